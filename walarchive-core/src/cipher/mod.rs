@@ -1,0 +1,90 @@
+//! Encryption: what is written around the compressed bytes of an object.
+//!
+//! A stored object is a *head* followed by a *payload*. The head carries the object's *binding*: opaque
+//! bytes, readable without any key, that say which object this is. Heads and payloads are made apart, so
+//! that a payload can be written before what its head says (a digest) is known.
+
+pub mod age;
+mod none;
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+use bytes::Bytes;
+pub use none::Plain;
+
+use crate::error::Result;
+
+/// A way to seal objects.
+///
+/// # Contract
+///
+/// * What was sealed opens to the same bytes; any change, cut or extension of the payload is
+///   [`Damaged`](crate::error::Kind::Damaged) and never yields a byte that was not sealed at that place.
+///   (For [`Plain`], which has no key, the layers above carry digests.)
+/// * A head that was changed in any bit does not open.
+/// * Two seals of the same bytes share nothing that tells so, if the cipher is one that hides content.
+/// * Nothing here does input or output, or panics on any input.
+pub trait Cipher: Send + Sync + Debug {
+    /// Whether sealed objects hide their content.
+    fn encrypts(&self) -> bool;
+
+    /// Starts one object.
+    fn seal(&self) -> Result<Box<dyn Seal>>;
+
+    /// Reads a head from the first bytes of an object, without any key. `None` when `start` ends before the
+    /// head does; `Damaged` when it cannot be a head of this cipher.
+    fn read_head(&self, start: &[u8]) -> Result<Option<Head>>;
+
+    /// Opens an object by its whole head: needs a secret, if the cipher has any. No matching secret is
+    /// [`Key`](crate::error::Kind::Key).
+    fn open(&self, head: &[u8]) -> Result<Box<dyn Open>>;
+}
+
+/// What a head says without any key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Length of the head in bytes: the payload starts there.
+    pub len: usize,
+    /// The binding; `None` when the object carries none (it was not made by walarchive).
+    pub binding: Option<Vec<u8>>,
+}
+
+/// One object being sealed.
+pub trait Seal: Send {
+    /// The head for this object, carrying `binding`. May be asked for at any time before `finish`.
+    fn head(&self, binding: &[u8]) -> Result<Bytes>;
+
+    /// Takes payload bytes and appends the sealed pieces that are ready to `out`.
+    fn push(&mut self, plain: &[u8], out: &mut Vec<Bytes>) -> Result<()>;
+
+    /// Ends the payload and appends the rest of it to `out`.
+    fn finish(self: Box<Self>, out: &mut Vec<Bytes>) -> Result<()>;
+}
+
+/// An object whose head was opened.
+pub trait Open: Send + Sync {
+    /// How long the payload's content is when the stored payload is `sealed` bytes long; `Damaged` when no
+    /// payload can have that length.
+    fn plain_len(&self, sealed: u64) -> Result<u64>;
+
+    /// Which bytes of the stored payload are needed to read `plain` of its content (`plain.end` at most
+    /// [`plain_len`](Open::plain_len)).
+    fn sealed_range(&self, plain: Range<u64>, sealed_len: u64) -> Range<u64>;
+
+    /// The content's bytes `plain`, from exactly the stored bytes that [`sealed_range`](Open::sealed_range)
+    /// named.
+    fn open_range(&self, plain: Range<u64>, sealed: &[u8], sealed_len: u64) -> Result<Bytes>;
+
+    /// Starts reading the whole payload in order.
+    fn stream(&self) -> Box<dyn OpenStream>;
+}
+
+/// A payload being opened from its start.
+pub trait OpenStream: Send {
+    /// Takes stored bytes and appends the content that is proven to `out`.
+    fn push(&mut self, sealed: &[u8], out: &mut Vec<u8>) -> Result<()>;
+
+    /// Says that no more comes; a payload that does not end here is `Damaged`.
+    fn finish(self: Box<Self>, out: &mut Vec<u8>) -> Result<()>;
+}

@@ -1,0 +1,7 @@
+//! A verified, encrypted archive for PostgreSQL.
+
+pub mod cipher;
+pub mod codec;
+pub mod error;
+pub mod storage;
+pub mod wal;
