@@ -1,7 +1,22 @@
-//! A verified, encrypted archive for PostgreSQL.
+//! A verified, encrypted archive for PostgreSQL: continuous WAL archiving, base backups, and restore to any moment.
+//!
+//! The modules, from the ground up: [`wal`] knows PostgreSQL's WAL files and does no input or output; [`storage`],
+//! [`codec`] and [`cipher`] are the seams where implementations differ; [`archive`] defines what is stored
+//! (FORMAT.md); [`postgres`] talks to servers and their files; [`ops`] has one file per flow; [`config`] turns
+//! settings into objects. ARCHITECTURE.md says who may use whom.
 
+pub mod archive;
 pub mod cipher;
 pub mod codec;
+pub mod config;
 pub mod error;
+mod files;
+pub mod ops;
+mod pipeline;
+pub mod postgres;
+pub mod progress;
+pub mod source;
 pub mod storage;
 pub mod wal;
+
+pub use error::{Error, Kind, Result};

@@ -55,6 +55,9 @@ pub trait Seal: Send {
     /// The head for this object, carrying `binding`. May be asked for at any time before `finish`.
     fn head(&self, binding: &[u8]) -> Result<Bytes>;
 
+    /// The length of the whole payload when its content is `plain` bytes long.
+    fn sealed_len(&self, plain: u64) -> u64;
+
     /// Takes payload bytes and appends the sealed pieces that are ready to `out`.
     fn push(&mut self, plain: &[u8], out: &mut Vec<Bytes>) -> Result<()>;
 

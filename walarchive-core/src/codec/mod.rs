@@ -47,14 +47,17 @@ pub trait Encoder: Send {
 
 /// One stream being read back.
 pub trait Decoder: Send {
-    /// Takes all of `stored` and appends plain bytes to `out`, at most `limit` more than it holds now: a
-    /// stream that would give more is [`Damaged`](crate::error::Kind::Damaged), before it was all unpacked.
-    fn push(&mut self, stored: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<()>;
+    /// Takes all of `stored` and gives the plain bytes to `sink`, in pieces of at most 256 KiB. An error of the
+    /// sink ends the call: that is how callers stop a stream that unpacks to more than they asked for.
+    fn push(&mut self, stored: &[u8], sink: PlainSink<'_>) -> Result<()>;
 
     /// Says that no more comes. Anything but the end of a stream here is `Damaged`, as is a stream without
     /// a single byte.
-    fn finish(self: Box<Self>, out: &mut Vec<u8>, limit: usize) -> Result<()>;
+    fn finish(self: Box<Self>, sink: PlainSink<'_>) -> Result<()>;
 }
+
+/// Takes plain bytes in order.
+pub type PlainSink<'a> = &'a mut (dyn FnMut(&[u8]) -> Result<()> + Send);
 
 /// Packs and unpacks frames, each a whole stream on its own.
 pub trait Framer: Send {

@@ -69,9 +69,6 @@ pub trait Storage: Send + Sync + Debug {
     /// `None` reads the whole object.
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Part>;
 
-    /// Reads a whole object as a stream of pieces, in order.
-    async fn stream(&self, key: &str) -> Result<BoxStream<'static, Result<Bytes>>>;
-
     /// The stored size of an object.
     async fn size(&self, key: &str) -> Result<u64>;
 
@@ -88,8 +85,8 @@ pub trait Storage: Send + Sync + Debug {
 /// A large object under way. Dropped without [`finish`](Upload::finish), it leaves no visible object.
 #[async_trait]
 pub trait Upload: Send {
-    /// Appends a piece. All pieces but the last have the same length, at least 5 MiB on cloud stores.
-    async fn write(&mut self, piece: Bytes) -> Result<()>;
+    /// Appends a piece, given as parts in order. All pieces but the last have the same length, at least 5 MiB on cloud stores.
+    async fn write(&mut self, piece: Vec<Bytes>) -> Result<()>;
 
     /// Makes the object visible and durable.
     async fn finish(self: Box<Self>) -> Result<()>;

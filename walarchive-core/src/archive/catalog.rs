@@ -1,0 +1,174 @@
+//! What an archive holds of one cluster: its WAL, and its backups.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt, TryStreamExt};
+
+use super::key::ARCHIVE_JSON;
+use super::{Archive, BackupId, ClusterName, Facts, ObjectKind, PackName, Place, SystemId, read_facts};
+use crate::error::{Error, Kind, Result};
+use crate::wal::{SegmentName, SegmentSize, TimelineHistory, TimelineId, WalName};
+
+/// Longest timeline history file or backup history file that is believed.
+pub(crate) const TEXT_MAX: u64 = 1 << 20;
+
+/// One cluster's part of an archive.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    /// The archive.
+    pub archive: Archive,
+    /// The cluster's place in it.
+    pub place: Place,
+}
+
+/// The WAL files that are stored, by name.
+#[derive(Debug, Clone, Default)]
+pub struct StoredWal {
+    /// Whole segments by timeline.
+    pub segments: BTreeMap<TimelineId, BTreeSet<SegmentName>>,
+    /// Timelines whose history file is stored.
+    pub histories: BTreeSet<TimelineId>,
+    /// Partial segments.
+    pub partials: BTreeSet<SegmentName>,
+    /// Backup history files.
+    pub backups: Vec<WalName>,
+    /// Stored bytes of all of it.
+    pub stored_bytes: u64,
+}
+
+impl StoredWal {
+    /// The segments by number; a name that cannot be one of segments of this size is `Damaged`.
+    pub fn by_number(&self, size: SegmentSize) -> Result<BTreeMap<TimelineId, BTreeSet<u64>>> {
+        let numbers = |names: &BTreeSet<SegmentName>| {
+            let number = |name: &SegmentName| {
+                name.segno(size).map_err(|error| {
+                    Error::damaged(format!("the archive holds {name}, which cannot be: segments have {} bytes", size.bytes()))
+                        .because(error)
+                })
+            };
+            names.iter().map(number).collect::<Result<BTreeSet<u64>>>()
+        };
+        self.segments.iter().map(|(timeline, names)| Ok((*timeline, numbers(names)?))).collect()
+    }
+}
+
+/// A stored backup.
+#[derive(Debug, Clone)]
+pub struct Backup {
+    /// Its name.
+    pub id: BackupId,
+    /// What its manifest says first.
+    pub facts: Facts,
+    /// Whether retention leaves it alone.
+    pub pinned: bool,
+}
+
+impl Catalog {
+    /// Finds the cluster's place when its system identifier is not known from the caller: there must be exactly
+    /// one under its name. One listing.
+    pub async fn find(archive: &Archive, cluster: &ClusterName) -> Result<Catalog> {
+        let dirs = archive.storage().list_dirs(&cluster.to_string()).await?;
+        let mut systems: Vec<SystemId> = dirs.iter().filter_map(|dir| dir.parse().ok()).collect();
+        systems.sort();
+        match systems.as_slice() {
+            [system] => Ok(Catalog {
+                archive: archive.clone(),
+                place: Place { cluster: cluster.clone(), system: *system },
+            }),
+            [] => Err(Error::new(Kind::Absent, format!("the archive holds nothing of a cluster named {cluster}"))
+                .on(ARCHIVE_JSON)
+                .hint("--cluster or WALARCHIVE_CLUSTER names the cluster")),
+            several => {
+                let ids: Vec<_> = several.iter().map(SystemId::to_string).collect();
+                Err(Error::usage(format!(
+                    "{} PostgreSQL clusters were archived under the name {cluster}: system identifiers {}",
+                    ids.len(),
+                    ids.join(", ")
+                ))
+                .hint("say which one with --system-id or WALARCHIVE_SYSTEM_ID"))
+            }
+        }
+    }
+
+    /// All WAL of the cluster, by names. Objects under names that are not WAL's are passed over.
+    pub async fn wal(&self) -> Result<StoredWal> {
+        let mut wal = StoredWal::default();
+        let mut entries = self.archive.storage().list(&self.place.wal_prefix());
+        while let Some(entry) = entries.try_next().await? {
+            wal.stored_bytes += entry.size;
+            let name = entry.key.rsplit('/').next().unwrap_or_default();
+            let Ok(name) = name.parse::<WalName>() else { continue };
+            if self.place.wal(&name) != entry.key {
+                continue;
+            }
+            match name {
+                WalName::Segment(segment) => {
+                    wal.segments.entry(segment.timeline).or_default().insert(segment);
+                }
+                WalName::Partial(segment) => {
+                    wal.partials.insert(segment);
+                }
+                WalName::History(timeline) => {
+                    wal.histories.insert(timeline);
+                }
+                WalName::Backup { .. } => wal.backups.push(name),
+            }
+        }
+        Ok(wal)
+    }
+
+    /// The history of a timeline, from its stored history file; timeline 1 needs none.
+    pub async fn history(&self, timeline: TimelineId) -> Result<TimelineHistory> {
+        if timeline.get() == 1 {
+            return Ok(TimelineHistory::initial());
+        }
+        let key = self.place.wal(&WalName::History(timeline));
+        let (text, _) = self.archive.read(&key, ObjectKind::Wal, TEXT_MAX, Vec::new()).await?;
+        TimelineHistory::parse(timeline, &text)
+            .map_err(|error| Error::damaged("the stored timeline history cannot be read").because(error).on(&key))
+    }
+
+    /// The ids of all backups, oldest first. One listing.
+    async fn backup_keys(&self) -> Result<BTreeMap<BackupId, bool>> {
+        let prefix = self.place.backups_prefix();
+        let entries: Vec<_> = self.archive.storage().list(&prefix).try_collect().await?;
+        let parts = |key: &str| {
+            let (id, what) = key.strip_prefix(&prefix)?.strip_prefix('/')?.split_once('/')?;
+            Some((id.parse::<BackupId>().ok()?, what.to_owned()))
+        };
+        let found: Vec<_> = entries.iter().filter_map(|entry| parts(&entry.key)).collect();
+        let pinned: BTreeSet<_> = found.iter().filter(|(_, what)| what == "pin").map(|(id, _)| id).collect();
+        let whole = found.iter().filter(|(_, what)| what == "manifest");
+        Ok(whole.map(|(id, _)| (id.clone(), pinned.contains(id))).collect())
+    }
+
+    /// All backups, oldest first. One listing, and one small read for each.
+    pub async fn backups(&self) -> Result<Vec<Backup>> {
+        let reads = self.backup_keys().await?.into_iter().map(|(id, pinned)| async move {
+            let facts = read_facts(&self.archive, &self.place, &id).await?;
+            Ok(Backup { id, facts, pinned })
+        });
+        futures::stream::iter(reads).buffered(8).try_collect().await
+    }
+
+    /// One backup; `Absent` if there is none of that name.
+    pub async fn backup(&self, id: &BackupId) -> Result<Backup> {
+        match self.backup_keys().await?.remove(id) {
+            Some(pinned) => {
+                let facts = read_facts(&self.archive, &self.place, id).await?;
+                Ok(Backup { id: id.clone(), facts, pinned })
+            }
+            None => Err(Error::new(Kind::Absent, format!("there is no backup {id}"))
+                .hint("'walarchive backup list' shows what there is")),
+        }
+    }
+
+    /// The stored packs whose names are well-formed, with their stored sizes.
+    pub async fn packs(&self, of: &BackupId) -> Result<BTreeMap<PackName, u64>> {
+        let prefix = self.place.packs_prefix();
+        let entries: Vec<_> =
+            self.archive.storage().list(&self.place.backup_packs_prefix(of)).try_collect().await?;
+        let name = |key: &str| key.strip_prefix(&prefix)?.strip_prefix('/')?.parse::<PackName>().ok();
+        Ok(entries.iter().filter_map(|entry| Some((name(&entry.key)?, entry.size))).collect())
+    }
+}

@@ -1,0 +1,77 @@
+//! The archive's description of itself (FORMAT.md §2).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::key::ARCHIVE_JSON;
+use crate::error::{Error, Kind, Result};
+use crate::storage::{Created, Storage};
+
+const FORMAT: u32 = 1;
+const LONGEST: u64 = 64 * 1024;
+
+/// The content of archive.json.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveInfo {
+    format: u32,
+    archive: String,
+    created: Timestamp,
+    encrypted: bool,
+}
+
+impl ArchiveInfo {
+    /// The description of a new archive, named by `random`.
+    pub fn new(random: [u8; 16], now: Timestamp, encrypted: bool) -> ArchiveInfo {
+        let archive = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        ArchiveInfo { format: FORMAT, archive, created: now, encrypted }
+    }
+
+    /// The archive's random id, 32 hex digits.
+    pub fn id(&self) -> &str {
+        &self.archive
+    }
+
+    /// Whether objects are sealed with age.
+    pub fn encrypted(&self) -> bool {
+        self.encrypted
+    }
+
+    fn parse(bytes: &[u8]) -> Result<ArchiveInfo> {
+        let info: ArchiveInfo = serde_json::from_slice(bytes)
+            .map_err(|error| Error::damaged("archive.json cannot be read").because(error).on(ARCHIVE_JSON))?;
+        if info.format != FORMAT {
+            return Err(Error::damaged(format!("the archive has format {}, this program knows {FORMAT}", info.format))
+                .on(ARCHIVE_JSON)
+                .hint("use the newer walarchive that made it"));
+        }
+        if info.archive.len() != 32 || !info.archive.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(Error::damaged("archive.json names no archive").on(ARCHIVE_JSON));
+        }
+        Ok(info)
+    }
+
+    /// Reads the description. That it is missing never proves that the archive is empty: a directory that is
+    /// not mounted looks the same, so it is `Unreachable`.
+    pub async fn read(storage: &dyn Storage) -> Result<ArchiveInfo> {
+        match storage.get(ARCHIVE_JSON, Some(0..LONGEST)).await {
+            Ok(part) => ArchiveInfo::parse(&part.bytes),
+            Err(error) if error.kind() == Kind::Absent => {
+                Err(Error::new(Kind::Unreachable, "there is no archive at this place (archive.json is missing)")
+                    .on(ARCHIVE_JSON)
+                    .hint("is it mounted, and is the URL right? 'walarchive init' makes a new archive"))
+            }
+            Err(error) => Err(error.during("reading the archive's description")),
+        }
+    }
+
+    /// Stores this description, unless there is one; gives the one that is stored, and whether it is this.
+    pub async fn create(self, storage: &dyn Storage) -> Result<(ArchiveInfo, bool)> {
+        let mut bytes = serde_json::to_vec(&self)
+            .map_err(|error| Error::bug("archive.json cannot be written").because(error))?;
+        bytes.push(b'\n');
+        match storage.create(ARCHIVE_JSON, vec![bytes.into()]).await? {
+            Created::New => Ok((self, true)),
+            Created::Exists => Ok((ArchiveInfo::read(storage).await?, false)),
+        }
+    }
+}

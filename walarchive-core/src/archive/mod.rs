@@ -1,0 +1,100 @@
+//! What is stored, and how: keys, sealed objects, packs, manifests (FORMAT.md).
+
+mod binding;
+mod catalog;
+mod extent;
+mod info;
+mod key;
+mod manifest;
+mod object;
+mod pack;
+
+use std::sync::Arc;
+
+pub use binding::{Binding, ContentDigest, ObjectKind};
+pub use catalog::{Backup, Catalog, StoredWal};
+pub use extent::{Extent, Extents, PAGE};
+pub use info::ArchiveInfo;
+pub use key::{BackupId, ClusterName, PackName, Place, SystemId};
+pub use manifest::{
+    Facts, FileRecord, Line, Manifest, ManifestWriter, PackRecord, Tablespace, Visitor, read_facts, safe_path, scan,
+};
+pub use object::{Content, ObjectReader, Outside, Stored, Taker};
+pub use pack::{FrameEntry, PackReader, PackSink, PackWriter, FRAME_PAGES};
+
+use crate::cipher::age::{AgeCipher, Identity, Recipient};
+use crate::cipher::{Cipher, Plain};
+use crate::error::{Error, Kind, Result};
+use crate::storage::Storage;
+
+/// Public keys to write with and secret keys to read with; either may be empty.
+#[derive(Default, Clone)]
+pub struct Keys {
+    /// Who will be able to read what is written.
+    pub recipients: Vec<Recipient>,
+    /// What is read is opened with one of these.
+    pub identities: Vec<Identity>,
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Keys({} recipients, {} identities)", self.recipients.len(), self.identities.len())
+    }
+}
+
+/// An archive that was reached and proven to be one. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    storage: Arc<dyn Storage>,
+    cipher: Arc<dyn Cipher>,
+    info: Arc<ArchiveInfo>,
+}
+
+impl Archive {
+    /// Makes an archive, or finds the one that is there: then nothing is changed, and `false` is returned with
+    /// its description. One that differs in `encrypted` is a `Conflict`.
+    pub async fn init(storage: &dyn Storage, encrypted: bool) -> Result<(ArchiveInfo, bool)> {
+        let mut random = [0u8; 16];
+        getrandom::fill(&mut random)
+            .map_err(|error| Error::new(Kind::Local, "the system gives no random numbers").because(error))?;
+        let wanted = ArchiveInfo::new(random, jiff::Timestamp::now(), encrypted);
+        let (info, new) = wanted.create(storage).await?;
+        if info.encrypted() != encrypted {
+            let is = if info.encrypted() { "encrypted" } else { "not encrypted" };
+            return Err(Error::new(Kind::Conflict, format!("there is an archive at this place already, and it is {is}"))
+                .hint("choose another place; an archive is encrypted or not for ever"));
+        }
+        Ok((info, new))
+    }
+
+    /// Opens the archive in `storage`. One small read. Keys are not needed to open an archive, but to read
+    /// from and write to an encrypted one.
+    pub async fn open(storage: Arc<dyn Storage>, keys: Keys) -> Result<Archive> {
+        let info = ArchiveInfo::read(storage.as_ref()).await?;
+        let cipher: Arc<dyn Cipher> = if info.encrypted() {
+            Arc::new(AgeCipher::new(keys.recipients, keys.identities))
+        } else {
+            Arc::new(Plain)
+        };
+        Ok(Archive { storage, cipher, info: Arc::new(info) })
+    }
+
+    /// Opens the archive in `storage` with a cipher of the caller's.
+    pub async fn open_with(storage: Arc<dyn Storage>, cipher: Arc<dyn Cipher>) -> Result<Archive> {
+        let info = ArchiveInfo::read(storage.as_ref()).await?;
+        if info.encrypted() != cipher.encrypts() {
+            return Err(Error::usage("the cipher does not fit the archive: one encrypts, the other does not"));
+        }
+        Ok(Archive { storage, cipher, info: Arc::new(info) })
+    }
+
+    /// What archive.json says.
+    pub fn info(&self) -> &ArchiveInfo {
+        &self.info
+    }
+
+    /// The store under the archive.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+}

@@ -1,0 +1,168 @@
+//! Files of this machine: written under another name, synced, put in place, synced again. The only place that
+//! does so.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+
+use crate::error::{Error, Result};
+
+/// A file that appears at its place whole, or not at all. Dropped before [`publish`](NewFile::publish), it leaves
+/// nothing behind; on most file systems not even when the process is killed, because it has no name until then.
+pub struct NewFile {
+    file: File,
+    dest: PathBuf,
+    named: Option<PathBuf>,
+}
+
+impl NewFile {
+    /// Starts a file with the given permission bits that will be at `dest`.
+    pub fn create(dest: &Path, mode: u32) -> Result<NewFile> {
+        let attempt = || format!("cannot write {}", dest.display());
+        let dir = parent(dest);
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        if let Ok(fd) = rustix::fs::open(dir, flags, Mode::from_raw_mode(mode)) {
+            return Ok(NewFile { file: File::from(fd), dest: dest.to_owned(), named: None });
+        }
+        let name = beside(dest)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&name)
+            .map_err(|error| Error::io(attempt(), error).on(dest.display()))?;
+        Ok(NewFile { file, dest: dest.to_owned(), named: Some(name) })
+    }
+
+    /// Makes the file durable and puts it in its place, over a file that may be there.
+    pub fn publish(mut self) -> Result<()> {
+        self.put_in_place()
+            .map_err(|error| Error::io(format!("cannot write {}", self.dest.display()), error).on(self.dest.display()))
+    }
+
+    fn put_in_place(&mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        if self.named.is_none() && !self.link(&self.dest.clone())? {
+            let name = beside(&self.dest).map_err(io::Error::other)?;
+            self.link(&name)?;
+            self.named = Some(name);
+        }
+        if let Some(name) = &self.named {
+            fs::rename(name, &self.dest)?;
+            self.named = None;
+        }
+        File::open(parent(&self.dest))?.sync_all()
+    }
+
+    /// Gives the nameless file a name; `false` if something has that name already.
+    fn link(&self, name: &Path) -> io::Result<bool> {
+        use std::os::fd::AsRawFd;
+        let source = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        match rustix::fs::linkat(CWD, source, CWD, name, AtFlags::SYMLINK_FOLLOW) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::EXIST) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some(name) = &self.named {
+            let _ = fs::remove_file(name);
+        }
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}
+
+fn beside(dest: &Path) -> Result<PathBuf> {
+    let mut random = [0u8; 4];
+    getrandom::fill(&mut random)
+        .map_err(|error| Error::new(crate::Kind::Local, "the system gives no random numbers").because(error))?;
+    let name = dest.file_name().unwrap_or_default().to_string_lossy();
+    Ok(parent(dest).join(format!(".{name}.{:08x}.walarchive", u32::from_le_bytes(random))))
+}
+
+/// Writes a whole small file: durable, and in place whole or not at all.
+pub fn write(dest: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
+    let mut file = NewFile::create(dest, mode)?;
+    file.write_all(bytes).map_err(|error| Error::io(format!("cannot write {}", dest.display()), error))?;
+    file.publish()
+}
+
+/// Reads a whole small file; more than `limit` bytes are an error.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let attempt = |error| Error::io(format!("cannot read {}", path.display()), error).on(path.display());
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(attempt)?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(attempt)?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::new(crate::Kind::Local, format!("{} is longer than {limit} bytes", path.display())));
+    }
+    Ok(bytes)
+}
+
+/// Makes a directory with exactly these permission bits, whatever the umask; one that is there gets them too.
+pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    let attempt = |error| Error::io(format!("cannot make the directory {}", path.display()), error);
+    match DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        Err(error) => return Err(attempt(error)),
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(attempt)
+}
+
+/// Makes what was done to the entries of a directory durable.
+pub fn sync_dir(path: &Path) -> Result<()> {
+    File::open(path)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|error| Error::io(format!("cannot sync {}", path.display()), error))
+}
+
+/// Makes everything on the file system of `path` durable: one call instead of one per file.
+pub fn sync_file_system(path: &Path) -> Result<()> {
+    let attempt = |error: io::Error| Error::io(format!("cannot sync the file system of {}", path.display()), error);
+    let dir = File::open(path).map_err(attempt)?;
+    rustix::fs::syncfs(&dir).map_err(|error| attempt(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_appears_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("dest");
+        let mut file = NewFile::create(&dest, 0o600).unwrap();
+        file.write_all(b"first").unwrap();
+        assert!(!dest.exists());
+        drop(file);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "a dropped file leaves nothing");
+        write(&dest, 0o600, b"first").unwrap();
+        write(&dest, 0o600, b"second").unwrap();
+        assert_eq!(fs::read(&dest).unwrap(), b"second");
+        assert_eq!(fs::metadata(&dest).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "no temporary names stay");
+    }
+}

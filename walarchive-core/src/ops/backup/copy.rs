@@ -1,0 +1,389 @@
+//! Files of a live data directory, into packs.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::at;
+use super::spool::Spool;
+use crate::archive::{Extents, FRAME_PAGES, FileRecord, PAGE, PackRecord, PackSink, PackWriter};
+use crate::error::{Error, Result};
+use crate::pipeline::blocking;
+use crate::postgres::datadir::{self, CONTROL_FILE, Item};
+use crate::postgres::page::{self, PageState, RelationFile, relation_file};
+use crate::postgres::session::Stopped;
+use crate::progress::Progress;
+use crate::wal::Lsn;
+
+/// A worker takes so much of a large file at once.
+const STRETCH: u64 = 64 << 20;
+const READ: usize = 512 * 1024;
+/// A page that does not hold is read again: the server may have been in the middle of writing it.
+const READ_AGAIN: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(20);
+const DAMAGED_LISTED: usize = 10_000;
+
+/// How files are copied.
+#[derive(Clone)]
+pub(super) struct Copy {
+    pub(super) sink: PackSink,
+    pub(super) data_dir: PathBuf,
+    pub(super) start: Lsn,
+    pub(super) verify: bool,
+    pub(super) pages_per_file: u32,
+    pub(super) jobs: usize,
+    pub(super) progress: Arc<dyn Progress>,
+}
+
+/// What was copied.
+pub(super) struct Copied {
+    pub(super) spool: Spool,
+    pub(super) packs: Vec<PackRecord>,
+    pub(super) files: u64,
+    pub(super) data_bytes: u64,
+    pub(super) damaged_pages: u64,
+    pub(super) damaged: Vec<(PathBuf, u32)>,
+}
+
+/// A stretch of a file: all of it, unless it is large.
+#[derive(Clone, Copy)]
+struct Task {
+    file: usize,
+    from: u64,
+    to: u64,
+    whole: bool,
+}
+
+/// One stretch that was copied.
+struct Piece {
+    file: usize,
+    from: u64,
+    record: FileRecord,
+    /// The file was gone when it was opened.
+    vanished: bool,
+}
+
+fn tasks(files: &[Item]) -> Vec<Task> {
+    let mut tasks = Vec::with_capacity(files.len());
+    for (file, item) in files.iter().enumerate() {
+        if item.size <= STRETCH {
+            tasks.push(Task { file, from: 0, to: item.size, whole: true });
+            continue;
+        }
+        let stretches = item.size.div_ceil(STRETCH);
+        tasks.extend((0..stretches).map(|n| Task {
+            file,
+            from: n * STRETCH,
+            to: item.size.min((n + 1) * STRETCH),
+            whole: false,
+        }));
+    }
+    tasks
+}
+
+impl Copy {
+    /// Copies `files`, several at once.
+    pub(super) async fn run(&self, files: &[Item]) -> Result<Copied> {
+        let total = files.iter().map(|item| item.size).sum();
+        self.progress.begin("copying", total);
+        let result = self.copy_all(files.to_vec()).await;
+        self.progress.end();
+        result
+    }
+
+    async fn copy_all(&self, files: Vec<Item>) -> Result<Copied> {
+        let tasks = Arc::new(tasks(&files));
+        let files = Arc::new(files);
+        let (next, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (sender, receiver) = sync_channel::<Piece>(256);
+        let mut workers = Vec::new();
+        for _ in 0..self.jobs {
+            let worker = Worker {
+                copy: self.clone(),
+                files: files.clone(),
+                tasks: tasks.clone(),
+                next: next.clone(),
+                stop: stop.clone(),
+                sender: sender.clone(),
+            };
+            workers.push(blocking(move || worker.run()));
+        }
+        drop(sender);
+        let collecting = blocking(move || collect(receiver.into_iter(), &files));
+        let (packs, copied) = futures::join!(futures::future::join_all(workers), collecting);
+        let packs: Vec<Vec<PackRecord>> = packs.into_iter().collect::<Result<_>>()?;
+        let mut copied = copied?;
+        copied.packs = packs.into_iter().flatten().collect();
+        Ok(copied)
+    }
+
+    /// Adds what is known only at the end: pg_control as it is now, and the texts that the server returned.
+    pub(super) async fn texts(&self, mut copied: Copied, stopped: &Stopped) -> Result<Copied> {
+        let (copy, stopped) = (self.clone(), stopped.clone());
+        blocking(move || {
+            let mut packs = PackWriter::new(copy.sink.clone())?;
+            let now = stopped.finished_at;
+            let mut add = |path: &str, mode, mtime, bytes: &[u8]| -> Result<()> {
+                let record = whole(&mut packs, Path::new(path), mode, mtime, bytes)?;
+                copied.files += 1;
+                copied.data_bytes += record.size;
+                copied.spool.add(record)
+            };
+            let (_, control) = datadir::read_control(&copy.data_dir)?;
+            let mode = std::fs::metadata(copy.data_dir.join(CONTROL_FILE)).map_or(0o600, |facts| facts.mode() & 0o7777);
+            add("backup_label", mode, now, stopped.backup_label.as_bytes())?;
+            if !stopped.tablespace_map.is_empty() {
+                add("tablespace_map", mode, now, stopped.tablespace_map.as_bytes())?;
+            }
+            add(CONTROL_FILE, mode, now, &control)?;
+            copied.packs.extend(packs.finish()?);
+            copied.packs.sort_by(|a, b| a.name.cmp(&b.name));
+            let gapless = copied.packs.iter().enumerate().all(|(n, pack)| pack.name.number as usize == n);
+            if gapless { Ok(copied) } else { Err(Error::bug("the packs of a backup are not numbered without gaps")) }
+        })
+        .await
+    }
+}
+
+fn whole(packs: &mut PackWriter, path: &Path, mode: u32, mtime: Timestamp, bytes: &[u8]) -> Result<FileRecord> {
+    let mut extents = Extents::default();
+    for (n, page) in bytes.chunks(PAGE).enumerate() {
+        if page.iter().any(|byte| *byte != 0) {
+            extents.push_page(packs.append(n as u32, page)?, FRAME_PAGES);
+        }
+    }
+    Ok(FileRecord {
+        path: path.to_owned(),
+        mode,
+        mtime,
+        size: bytes.len() as u64,
+        crc32c: crc32c::crc32c(bytes),
+        extents,
+        damaged: Vec::new(),
+    })
+}
+
+/// Puts the pieces of files together, and counts.
+fn collect(pieces: impl Iterator<Item = Piece>, files: &[Item]) -> Result<Copied> {
+    let mut copied =
+        Copied { spool: Spool::new()?, packs: Vec::new(), files: 0, data_bytes: 0, damaged_pages: 0, damaged: Vec::new() };
+    let mut parts: BTreeMap<usize, BTreeMap<u64, Piece>> = BTreeMap::new();
+    for piece in pieces {
+        let item = &files[piece.file];
+        if item.size <= STRETCH {
+            if !piece.vanished {
+                copied.add(piece.record)?;
+            }
+            continue;
+        }
+        let file = piece.file;
+        let waiting = parts.entry(file).or_default();
+        waiting.insert(piece.from, piece);
+        if waiting.len() as u64 == item.size.div_ceil(STRETCH)
+            && let Some(record) = parts.remove(&file).and_then(join)
+        {
+            copied.add(record)?;
+        }
+    }
+    Ok(copied)
+}
+
+/// One record from the pieces of a file. A file that vanished half way is kept: the WAL removes it.
+fn join(pieces: BTreeMap<u64, Piece>) -> Option<FileRecord> {
+    if pieces.values().all(|piece| piece.vanished) {
+        return None;
+    }
+    pieces.into_values().map(|piece| piece.record).reduce(|mut all, next| {
+        all.crc32c = crc32c::crc32c_combine(all.crc32c, next.crc32c, next.size as usize);
+        all.size += next.size;
+        all.mtime = all.mtime.max(next.mtime);
+        all.extents.append(next.extents);
+        all.damaged.extend(next.damaged);
+        all
+    })
+}
+
+impl Copied {
+    fn add(&mut self, record: FileRecord) -> Result<()> {
+        self.files += 1;
+        self.data_bytes += record.size;
+        self.damaged_pages += record.damaged.len() as u64;
+        let room = DAMAGED_LISTED.saturating_sub(self.damaged.len());
+        self.damaged.extend(record.damaged.iter().take(room).map(|block| (record.path.clone(), *block)));
+        self.spool.add(record)
+    }
+}
+
+struct Worker {
+    copy: Copy,
+    files: Arc<Vec<Item>>,
+    tasks: Arc<Vec<Task>>,
+    next: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    sender: SyncSender<Piece>,
+}
+
+impl Worker {
+    fn run(self) -> Result<Vec<PackRecord>> {
+        let result = self.work();
+        if result.is_err() {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    fn work(&self) -> Result<Vec<PackRecord>> {
+        let mut packs = PackWriter::new(self.copy.sink.clone())?;
+        let mut buffer = vec![0; READ];
+        while !self.stop.load(Ordering::Relaxed) {
+            let Some(task) = self.tasks.get(self.next.fetch_add(1, Ordering::Relaxed)) else { break };
+            let piece = Stretch::new(&self.copy, &self.files[task.file], task).copy(&mut packs, &mut buffer)?;
+            if self.sender.send(piece).is_err() {
+                break;
+            }
+        }
+        packs.finish()
+    }
+}
+
+/// One stretch of a file being copied.
+struct Stretch<'a> {
+    copy: &'a Copy,
+    item: &'a Item,
+    task: &'a Task,
+    relation: Option<RelationFile>,
+}
+
+impl<'a> Stretch<'a> {
+    fn new(copy: &'a Copy, item: &'a Item, task: &'a Task) -> Stretch<'a> {
+        let relation = item.path.to_str().and_then(relation_file).filter(|_| copy.verify);
+        Stretch { copy, item, task, relation }
+    }
+
+    fn piece(&self, vanished: bool) -> Piece {
+        let record = FileRecord {
+            path: self.item.path.clone(),
+            mode: self.item.mode,
+            mtime: Timestamp::UNIX_EPOCH,
+            size: 0,
+            crc32c: 0,
+            extents: Extents::default(),
+            damaged: Vec::new(),
+        };
+        Piece { file: self.task.file, from: self.task.from, record, vanished }
+    }
+
+    fn copy(&self, packs: &mut PackWriter, buffer: &mut [u8]) -> Result<Piece> {
+        let path = self.copy.data_dir.join(&self.item.path);
+        let failed = |error: std::io::Error| {
+            Error::io(format!("cannot read {}", at(&path)), error).on(at(&path)).hint("every file must be in a backup")
+        };
+        let (file, facts) = match File::open(&path).and_then(|file| file.metadata().map(|facts| (file, facts))) {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(self.gone()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut piece = self.piece(false);
+        piece.record.mtime = Timestamp::from_microsecond(facts.mtime() * 1_000_000 + facts.mtime_nsec() / 1000)
+            .unwrap_or(Timestamp::UNIX_EPOCH);
+        // A small file counts as long as it is when it is opened; of a large one all stretches must agree.
+        let to = if self.task.whole { facts.len().min(u64::from(u32::MAX) * PAGE as u64) } else { self.task.to };
+        let mut from = self.task.from;
+        while from < to {
+            let want = usize::try_from(to - from).unwrap_or(READ).min(READ);
+            let got = read_at(&file, &mut buffer[..want], from).map_err(failed)?;
+            // What was cut off meanwhile is zeros: the WAL cuts it off again.
+            buffer[got..want].fill(0);
+            self.pages(&file, packs, &mut buffer[..want], from, &mut piece.record).map_err(|error| error.on(at(&path)))?;
+            self.copy.progress.advance(want as u64);
+            from += want as u64;
+        }
+        piece.record.size = to - self.task.from;
+        Ok(piece)
+    }
+
+    /// A file that is gone leaves zeros in its place if other stretches of it were read.
+    fn gone(&self) -> Piece {
+        let mut piece = self.piece(true);
+        let len = self.task.to - self.task.from;
+        self.copy.progress.advance(len);
+        if !self.task.whole {
+            piece.record.size = len;
+            let zeros = vec![0u8; READ];
+            let mut left = len as usize;
+            while left > 0 {
+                let now = left.min(READ);
+                piece.record.crc32c = crc32c::crc32c_append(piece.record.crc32c, &zeros[..now]);
+                left -= now;
+            }
+        }
+        piece
+    }
+
+    fn pages(
+        &self,
+        file: &File,
+        packs: &mut PackWriter,
+        bytes: &mut [u8],
+        from: u64,
+        record: &mut FileRecord,
+    ) -> Result<()> {
+        let first = (from / PAGE as u64) as u32;
+        for (n, page) in bytes.chunks_mut(PAGE).enumerate() {
+            let number = first + n as u32;
+            if page.iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            if page.len() == PAGE && !self.holds(file, page, number)? {
+                record.damaged.push(number);
+                self.copy.progress.note(&format!(
+                    "page checksum does not hold: file {}, block {number}",
+                    at(&self.item.path)
+                ));
+            }
+            record.extents.push_page(packs.append(number, page)?, FRAME_PAGES);
+        }
+        record.crc32c = crc32c::crc32c_append(record.crc32c, bytes);
+        Ok(())
+    }
+
+    /// Whether a page's checksum holds, or need not: then the page is as it was when it was last read.
+    fn holds(&self, file: &File, page: &mut [u8], number: u32) -> Result<bool> {
+        let Some(relation) = &self.relation else { return Ok(true) };
+        let Some(block) = relation.block_no(number, self.copy.pages_per_file) else { return Ok(true) };
+        for attempt in 0..=READ_AGAIN {
+            if !matches!(page::verify(page, block, self.copy.start), PageState::Bad { .. }) {
+                return Ok(true);
+            }
+            if attempt < READ_AGAIN {
+                std::thread::sleep(PAUSE);
+                let got = read_at(file, page, u64::from(number) * PAGE as u64)
+                    .map_err(|error| Error::io("cannot read a page again", error))?;
+                page[got..].fill(0);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

@@ -1,0 +1,10 @@
+//! One file per flow. Flows compose the modules below; they never use each other.
+
+pub mod backup;
+pub mod delete;
+pub mod fetch;
+pub mod pin;
+pub mod push;
+pub mod restore;
+pub mod retry;
+pub mod wal_list;

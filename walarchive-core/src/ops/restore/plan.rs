@@ -1,0 +1,279 @@
+//! Which backup, which timelines, which WAL: decided, and proven to be there, before anything is written. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::target::{Target, TimelineChoice};
+use crate::archive::{Backup, BackupId};
+use crate::error::{Error, Kind, Result};
+use crate::wal::coverage::{self, ChainCoverage};
+use crate::wal::{Lsn, SegmentSize, TimelineHistory, TimelineId, last_segno_before};
+
+/// What is stored of a cluster, as far as a plan needs to know.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    /// Backups, oldest first.
+    pub backups: Vec<Backup>,
+    /// Segments by timeline and number.
+    pub segments: BTreeMap<TimelineId, BTreeSet<u64>>,
+    /// Timeline histories, timeline 1's included.
+    pub histories: BTreeMap<TimelineId, TimelineHistory>,
+}
+
+/// What the WAL was found to say about a target; positions and times that only the WAL's records tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Where the record is that recovery stops at (`xid`, `name`): one past it.
+    pub at: Option<Lsn>,
+    /// The last time that a record has (`time`), and where the valid WAL ends (`lsn`).
+    pub last_time: Option<Timestamp>,
+    /// Where valid WAL ends.
+    pub end: Option<Lsn>,
+}
+
+/// A restore, before it is carried out.
+#[derive(Debug, Clone, Serialize)]
+pub struct Plan {
+    /// The backup to start from.
+    pub backup: String,
+    /// What the restore aims at.
+    pub to: String,
+    /// The timeline that recovery follows.
+    pub timeline: u32,
+    /// The timelines that recovery passes through, oldest first.
+    pub timelines: Vec<u32>,
+    /// The first WAL segment that recovery needs.
+    pub first_segment: String,
+    /// The last WAL segment that is stored without a gap from there, if recovery may read so far.
+    pub last_segment: String,
+    /// Where the stored WAL ends.
+    pub wal_end: Lsn,
+    /// When the backup was complete: no earlier moment can be reached from it.
+    pub backup_finished_at: Timestamp,
+    /// Things to know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// The timeline's history.
+    #[serde(skip)]
+    pub history: TimelineHistory,
+    /// The backup's name.
+    #[serde(skip)]
+    pub id: BackupId,
+}
+
+/// What a restore was asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Wish {
+    /// Where recovery ends.
+    pub target: Target,
+    /// Which backup, if not the best one.
+    pub backup: Option<BackupId>,
+    /// Which timeline.
+    pub timeline: TimelineChoice,
+}
+
+/// A backup that a target may be reached from, and the WAL behind it.
+#[derive(Debug, Clone)]
+pub struct Candidate<'a> {
+    /// The backup.
+    pub backup: &'a Backup,
+    /// The line of timelines that recovery follows.
+    pub history: TimelineHistory,
+    /// The WAL of that line from the backup's start on.
+    pub chain: ChainCoverage,
+    /// The cluster's segment size.
+    pub size: SegmentSize,
+}
+
+fn unrestorable(message: String) -> Error {
+    Error::new(Kind::Unrestorable, message)
+}
+
+fn start_of(backup: &Backup) -> Result<TimelineId> {
+    TimelineId::new(backup.facts.timeline)
+        .map_err(|error| Error::damaged("a manifest names timeline 0").because(error).on(&backup.id))
+}
+
+/// The newest timeline, as PostgreSQL finds it: by asking for the next one until there is none.
+fn newest_timeline(inventory: &Inventory, from: TimelineId) -> TimelineId {
+    let mut newest = from;
+    while let Ok(next) = TimelineId::new(newest.get().saturating_add(1))
+        && next != newest
+        && inventory.histories.contains_key(&next)
+    {
+        newest = next;
+    }
+    newest
+}
+
+fn line_of(inventory: &Inventory, wish: &Wish, own: TimelineId) -> Result<TimelineHistory> {
+    let timeline = match wish.timeline {
+        TimelineChoice::Latest => newest_timeline(inventory, own),
+        TimelineChoice::Current => own,
+        TimelineChoice::Is(timeline) => timeline,
+    };
+    match inventory.histories.get(&timeline) {
+        Some(history) => Ok(history.clone()),
+        None if timeline == own => Ok(TimelineHistory::alone(timeline)),
+        None => Err(unrestorable(format!("timeline {timeline} is unknown: the archive has no {}.history", timeline.hex8()))
+            .hint("'walarchive wal list' shows the timelines")),
+    }
+}
+
+/// The backups that the wish allows, newest first, each with its WAL.
+pub fn candidates<'a>(inventory: &'a Inventory, wish: &Wish) -> Result<Vec<Candidate<'a>>> {
+    let mut found = Vec::new();
+    let mut refused = None;
+    for backup in inventory.backups.iter().rev() {
+        if wish.backup.as_ref().is_some_and(|id| *id != backup.id) {
+            continue;
+        }
+        match candidate(inventory, wish, backup) {
+            Ok(candidate) => found.push(candidate),
+            Err(error) if error.kind() == Kind::Unrestorable => {
+                refused.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match (found.is_empty(), refused, &wish.backup) {
+        (false, _, _) => Ok(found),
+        (true, Some(error), _) => Err(error),
+        (true, None, Some(id)) => Err(Error::new(Kind::Absent, format!("there is no backup {id}"))
+            .hint("'walarchive backup list' shows what there is")),
+        (true, None, None) => Err(Error::new(Kind::Absent, "the archive holds no backup of this cluster")
+            .hint("'walarchive backup create' makes one")),
+    }
+}
+
+fn candidate<'a>(inventory: &'a Inventory, wish: &Wish, backup: &'a Backup) -> Result<Candidate<'a>> {
+    let facts = &backup.facts;
+    let own = start_of(backup)?;
+    let history = line_of(inventory, wish, own)?;
+    if !history.is_ancestor_position(own, facts.stop_lsn) {
+        return Err(unrestorable(format!(
+            "backup {} ends at {} on timeline {own}, which is not part of the past of timeline {}",
+            backup.id, facts.stop_lsn, history.timeline
+        ))
+        .hint("choose another backup, or another --timeline"));
+    }
+    let size = SegmentSize::new(facts.segment_size)
+        .map_err(|error| Error::damaged("a manifest names an impossible segment size").because(error).on(&backup.id))?;
+    let chain = coverage::chain(&history, &inventory.segments, facts.start_lsn.segno(size), size);
+    let last = last_segno_before(facts.stop_lsn, size);
+    if !chain.covers(chain.from_segno, last) {
+        return Err(unrestorable(format!(
+            "backup {} cannot be restored: WAL segment {} is not in the archive",
+            backup.id,
+            chain.name(chain.end_segno)?
+        )));
+    }
+    match &wish.target {
+        Target::Time(time) if facts.finished_at > *time => Err(unrestorable(format!(
+            "the target {time} is before the end of backup {} ({})",
+            backup.id, facts.finished_at
+        ))
+        .hint(earliest(inventory))),
+        Target::Lsn(lsn) if facts.stop_lsn > *lsn => Err(unrestorable(format!(
+            "the target {lsn} is before the end of backup {} ({})",
+            backup.id, facts.stop_lsn
+        ))
+        .hint(earliest(inventory))),
+        _ => Ok(Candidate { backup, history, chain, size }),
+    }
+}
+
+fn earliest(inventory: &Inventory) -> String {
+    match inventory.backups.first() {
+        Some(first) => format!(
+            "the earliest moment that can be restored is {} ({}), with backup {}",
+            first.facts.finished_at, first.facts.stop_lsn, first.id
+        ),
+        None => "there are no backups".to_owned(),
+    }
+}
+
+impl Candidate<'_> {
+    /// One past the last byte of the WAL segments that are stored without a gap.
+    fn stored_end(&self) -> Lsn {
+        Lsn(self.chain.end_segno.saturating_mul(self.size.bytes()))
+    }
+
+    fn gap(&self) -> Result<Option<String>> {
+        match self.chain.missing.first() {
+            Some(missing) => Ok(Some(missing.to_string())),
+            None => Ok(None),
+        }
+    }
+
+    fn no_further(&self, target: &str, because: &str) -> Result<Error> {
+        let end = match self.gap()? {
+            Some(missing) => format!("WAL segment {missing} is missing from the archive"),
+            None => because.to_owned(),
+        };
+        Ok(unrestorable(format!("the target {target} cannot be reached: {end}"))
+            .hint("'walarchive wal list' shows what is stored; --to latest restores all that can be reached"))
+    }
+
+    /// Whether the WAL that is stored leads to the target, given what was found in it.
+    pub fn check(&self, target: &Target, found: &Found) -> Result<()> {
+        let stop = self.backup.facts.stop_lsn;
+        match target {
+            Target::Immediate => Ok(()),
+            Target::Latest => match self.gap()? {
+                None => Ok(()),
+                Some(missing) => Err(unrestorable(format!(
+                    "the latest state cannot be reached: WAL segment {missing} is missing, and later segments are stored"
+                ))
+                .hint(format!("--to lsn:{} restores all before the gap", self.stored_end()))),
+            },
+            Target::Time(time) => match found.last_time {
+                Some(last) if last > *time => Ok(()),
+                Some(last) => Err(self.no_further(&time.to_string(), &format!("the last transaction in the archive is of {last}"))?),
+                None => Err(self.no_further(&time.to_string(), "the archive holds no transaction after the backup")?),
+            },
+            Target::Lsn(lsn) => match found.end {
+                Some(end) if end > *lsn => Ok(()),
+                Some(end) => Err(self.no_further(&lsn.to_string(), &format!("the WAL in the archive ends at {end}"))?),
+                None => Err(self.no_further(&lsn.to_string(), &format!("the WAL in the archive ends before {}", self.stored_end()))?),
+            },
+            Target::Xid(_) | Target::Name(_) => match found.at {
+                Some(at) if at > stop => Ok(()),
+                Some(at) => Err(unrestorable(format!(
+                    "the target {target} (at {at}) is before the end of backup {} ({stop})",
+                    self.backup.id
+                ))),
+                None => Err(self.no_further(&target.to_string(), "it is not in the WAL in the archive")?),
+            },
+        }
+    }
+
+    /// The plan.
+    pub fn plan(&self, wish: &Wish) -> Result<Plan> {
+        let facts = &self.backup.facts;
+        let own = start_of(self.backup)?;
+        let mut timelines: Vec<u32> =
+            self.history.newest_first().map(|(timeline, _)| timeline.get()).collect();
+        timelines.reverse();
+        timelines.retain(|timeline| *timeline >= own.get());
+        let mut notes = Vec::new();
+        if facts.damaged_pages > 0 {
+            notes.push(format!("{} pages of this backup failed their checksum when it was taken", facts.damaged_pages));
+        }
+        Ok(Plan {
+            backup: self.backup.id.to_string(),
+            to: wish.target.to_string(),
+            timeline: self.history.timeline.get(),
+            timelines,
+            first_segment: self.chain.name(self.chain.from_segno)?.to_string(),
+            last_segment: self.chain.name(self.chain.end_segno.saturating_sub(1))?.to_string(),
+            wal_end: self.stored_end(),
+            backup_finished_at: facts.finished_at,
+            notes,
+            history: self.history.clone(),
+            id: self.backup.id.clone(),
+        })
+    }
+}

@@ -1,0 +1,111 @@
+//! What the stored WAL says about a target: read from its newest end backwards, as far as needed.
+
+use jiff::Timestamp;
+
+use super::plan::{Candidate, Found};
+use super::target::Target;
+use crate::archive::{Catalog, ObjectKind};
+use crate::error::{Error, Kind, Result};
+use crate::pipeline::blocking;
+use crate::progress::Progress;
+use crate::wal::records::{Fact, ScanEnd, Scanner, unix_us};
+use crate::wal::{Lsn, SegmentSize, WalName};
+
+/// Looks for the target in the WAL behind `candidate`. Reads nothing for targets that need no look.
+pub async fn probe(
+    catalog: &Catalog,
+    candidate: &Candidate<'_>,
+    target: &Target,
+    progress: &dyn Progress,
+) -> Result<Found> {
+    match target {
+        Target::Latest | Target::Immediate => Ok(Found::default()),
+        Target::Lsn(lsn) => match candidate.chain.end_segno.checked_sub(1) {
+            // A position before the last segment is passed for certain.
+            Some(last) if lsn.segno(candidate.size) < last => Ok(Found { end: Some(start(last, candidate.size)), ..Found::default() }),
+            _ => backwards(catalog, candidate, target, progress).await,
+        },
+        Target::Time(_) | Target::Xid(_) | Target::Name(_) => backwards(catalog, candidate, target, progress).await,
+    }
+}
+
+fn start(segno: u64, size: SegmentSize) -> Lsn {
+    Lsn(segno.saturating_mul(size.bytes()))
+}
+
+async fn backwards(
+    catalog: &Catalog,
+    candidate: &Candidate<'_>,
+    target: &Target,
+    progress: &dyn Progress,
+) -> Result<Found> {
+    let (from, end) = (candidate.chain.from_segno, candidate.chain.end_segno);
+    let mut later: Option<Vec<u8>> = None;
+    progress.begin("looking for the target in the WAL", (end - from) * candidate.size.bytes());
+    for segno in (from..end).rev() {
+        let name = WalName::Segment(candidate.chain.name(segno)?);
+        let key = catalog.place.wal(&name);
+        let buffer = Vec::with_capacity(candidate.size.bytes() as usize);
+        let read = catalog.archive.read(&key, ObjectKind::Wal, candidate.size.bytes(), buffer).await;
+        let (segment, _) = read.map_err(|error| match error.kind() {
+            Kind::Absent => Error::damaged(format!("{name} was listed, and is gone")).on(&key),
+            _ => error.during("looking for the target in the WAL"),
+        })?;
+        let (wanted, size) = (target.clone(), candidate.size);
+        let (found, segment) = blocking(move || {
+            let found = look(&wanted, segno, size, &segment, later.as_deref())?;
+            Ok((found, segment))
+        })
+        .await?;
+        progress.advance(candidate.size.bytes());
+        if let Some(found) = found {
+            progress.end();
+            return Ok(found);
+        }
+        later = Some(segment);
+    }
+    progress.end();
+    Ok(Found::default())
+}
+
+/// Looks through one segment; the one behind it completes a record that crosses the border.
+fn look(
+    target: &Target,
+    segno: u64,
+    size: SegmentSize,
+    segment: &[u8],
+    later: Option<&[u8]>,
+) -> Result<Option<Found>> {
+    let mut scanner = Scanner::new(size);
+    let mut facts = Vec::new();
+    let end = scanner.segment(start(segno, size), segment, &mut |fact| facts.push(fact))?;
+    if let (Some(later), ScanEnd::Whole) = (later, end) {
+        let border = start(segno + 1, size);
+        let crosses = |fact: &Fact| fact.range().0 < border;
+        scanner.segment(border, later, &mut |fact| facts.extend(Some(fact).filter(crosses)))?;
+    }
+    Ok(match target {
+        Target::Lsn(_) => {
+            let end = match end {
+                ScanEnd::Whole => start(segno + 1, size),
+                ScanEnd::Ended { at, .. } => at,
+            };
+            Some(Found { end: Some(end), ..Found::default() })
+        }
+        Target::Time(_) => facts.iter().map(Fact::time_us).max().map(|last| Found {
+            last_time: Timestamp::from_microsecond(unix_us(last)).ok(),
+            ..Found::default()
+        }),
+        Target::Xid(wanted) => at(&facts, |fact| {
+            matches!(fact, Fact::Commit { xid, .. } | Fact::Abort { xid, .. } if xid == wanted)
+        }),
+        Target::Name(wanted) => {
+            at(&facts, |fact| matches!(fact, Fact::RestorePoint { name, .. } if name == wanted))
+        }
+        Target::Latest | Target::Immediate => None,
+    })
+}
+
+fn at(facts: &[Fact], is: impl Fn(&Fact) -> bool) -> Option<Found> {
+    facts.iter().rev().find(|fact| is(fact)).map(|fact| Found { at: Some(fact.range().1), ..Found::default() })
+}

@@ -1,0 +1,180 @@
+//! A server that is being backed up, through the non-exclusive backup functions.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use postgres::{Client, Row};
+
+use super::conninfo::ConnInfo;
+use crate::error::{Error, Kind, Result};
+use crate::wal::Lsn;
+
+/// What a backup needs to know of the server.
+#[derive(Debug, Clone)]
+pub struct ServerFacts {
+    /// Full version, as the server says it.
+    pub version: String,
+    /// Major version.
+    pub major: u32,
+    /// Its system identifier.
+    pub system_id: u64,
+    /// Its data directory; `None` if the role may not know.
+    pub data_dir: Option<PathBuf>,
+    /// Whether it is a standby.
+    pub in_recovery: bool,
+    /// Whether it archives.
+    pub archive_mode: String,
+    /// How much goes into the WAL.
+    pub wal_level: String,
+    /// Whether pages have checksums.
+    pub page_checksums: bool,
+    /// Its clock.
+    pub now: Timestamp,
+}
+
+/// A connection that holds a backup open. Dropping it ends the backup on the server, which is left as it was.
+pub struct BackupSession {
+    client: Client,
+    major: u32,
+}
+
+/// What the server returned at the end of a backup.
+#[derive(Debug, Clone)]
+pub struct Stopped {
+    /// One past the last byte of WAL that the backup needs.
+    pub stop_lsn: Lsn,
+    /// The content of `backup_label`, byte for byte.
+    pub backup_label: String,
+    /// The content of `tablespace_map`, byte for byte; empty without tablespaces.
+    pub tablespace_map: String,
+    /// The server's clock after the end.
+    pub finished_at: Timestamp,
+}
+
+/// What the server's archiver did last.
+#[derive(Debug, Clone, Default)]
+pub struct ArchiverState {
+    /// The file that it could not archive, if that was the last thing that happened.
+    pub failing: Option<String>,
+}
+
+fn failed(doing: &str, error: postgres::Error) -> Error {
+    let kind = match error.code().map(|code| code.code().to_owned()) {
+        Some(code) if code.starts_with("42501") => Kind::Denied,
+        Some(code) if code.starts_with("55") => Kind::Busy,
+        _ => Kind::Unreachable,
+    };
+    let said = error.as_db_error().map(|said| said.message().to_owned());
+    let made = Error::new(kind, format!("PostgreSQL failed while {doing}"));
+    match said {
+        Some(said) => Error::new(kind, format!("PostgreSQL failed while {doing}: {said}")),
+        None => made.because(error),
+    }
+}
+
+fn lsn(text: &str) -> Result<Lsn> {
+    text.parse().map_err(|error: Error| error.during("reading a position that the server gave"))
+}
+
+fn time(row: &Row, column: &str) -> Result<Timestamp> {
+    let micros: i64 = row.get(column);
+    Timestamp::from_microsecond(micros)
+        .map_err(|error| Error::bug("the server's clock is out of range").because(error))
+}
+
+const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us";
+
+impl BackupSession {
+    /// Connects and looks at the server.
+    pub fn connect(info: &ConnInfo) -> Result<(BackupSession, ServerFacts)> {
+        let mut client = info.connect()?;
+        let facts = look(&mut client)?;
+        Ok((BackupSession { client, major: facts.major }, facts))
+    }
+
+    /// Starts the backup; the server makes a checkpoint first, at once if `fast`. Gives where replay begins, and the
+    /// timeline.
+    pub fn start(&mut self, label: &str, fast: bool) -> Result<(Lsn, u32)> {
+        let call = match self.major {
+            15.. => "SELECT pg_backup_start($1, $2)::text AS lsn",
+            _ => "SELECT pg_start_backup($1, $2, false)::text AS lsn",
+        };
+        let row = self.client.query_one(call, &[&label, &fast]).map_err(|error| failed("starting the backup", error))?;
+        let start = lsn(row.get("lsn"))?;
+        let row = self
+            .client
+            .query_one("SELECT timeline_id FROM pg_control_checkpoint()", &[])
+            .map_err(|error| failed("asking for the timeline", error))?;
+        let timeline: i32 = row.get("timeline_id");
+        Ok((start, timeline.max(0) as u32))
+    }
+
+    /// Ends the backup, without waiting for the archive.
+    pub fn stop(&mut self) -> Result<Stopped> {
+        let call = match self.major {
+            15.. => "SELECT lsn::text, labelfile, spcmapfile FROM pg_backup_stop(false)",
+            _ => "SELECT lsn::text, labelfile, spcmapfile FROM pg_stop_backup(false, false)",
+        };
+        let row = self.client.query_one(call, &[]).map_err(|error| failed("ending the backup", error))?;
+        let clock = self
+            .client
+            .query_one(&format!("SELECT {NOW}"), &[])
+            .map_err(|error| failed("asking for the time", error))?;
+        Ok(Stopped {
+            stop_lsn: lsn(row.get("lsn"))?,
+            backup_label: row.get("labelfile"),
+            tablespace_map: row.get::<_, Option<String>>("spcmapfile").unwrap_or_default(),
+            finished_at: time(&clock, "now_us")?,
+        })
+    }
+
+    /// What the archiver says, for messages; nothing if it cannot be asked.
+    pub fn archiver(&mut self) -> ArchiverState {
+        let asked = self.client.query_one(
+            "SELECT CASE WHEN last_failed_time > coalesce(last_archived_time, '-infinity') \
+             THEN last_failed_wal END AS failing FROM pg_stat_archiver",
+            &[],
+        );
+        ArchiverState { failing: asked.ok().and_then(|row| row.get("failing")) }
+    }
+}
+
+fn look(client: &mut Client) -> Result<ServerFacts> {
+    // A role's or database's own timeouts would cut a long backup off.
+    client
+        .batch_execute("SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0")
+        .or_else(|_| client.batch_execute("SET statement_timeout = 0; SET lock_timeout = 0"))
+        .map_err(|error| failed("setting up the session", error))?;
+    let row = client
+        .query_one(
+            &format!(
+                "SELECT current_setting('server_version') AS version, \
+                 current_setting('server_version_num')::int AS number, \
+                 (SELECT system_identifier FROM pg_control_system()) AS system_id, \
+                 CASE WHEN pg_has_role('pg_read_all_settings', 'member') \
+                   THEN current_setting('data_directory', true) END AS data_dir, \
+                 pg_is_in_recovery() AS in_recovery, \
+                 current_setting('archive_mode') AS archive_mode, \
+                 current_setting('wal_level') AS wal_level, \
+                 current_setting('data_checksums') AS checksums, {NOW}"
+            ),
+            &[],
+        )
+        .map_err(|error| failed("asking for its settings", error))?;
+    let number: i32 = row.get("number");
+    let major = (number / 10_000).max(0) as u32;
+    if major < 13 {
+        return Err(Error::usage(format!("PostgreSQL {} is not supported; 13 and later are", row.get::<_, String>("version"))));
+    }
+    Ok(ServerFacts {
+        version: row.get("version"),
+        major,
+        system_id: row.get::<_, i64>("system_id") as u64,
+        data_dir: row.get::<_, Option<String>>("data_dir").map(PathBuf::from),
+        in_recovery: row.get("in_recovery"),
+        archive_mode: row.get("archive_mode"),
+        wal_level: row.get("wal_level"),
+        page_checksums: row.get::<_, String>("checksums") == "on",
+        now: time(&row, "now_us")?,
+    })
+}
