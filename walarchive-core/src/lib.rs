@@ -3,5 +3,6 @@
 pub mod cipher;
 pub mod codec;
 pub mod error;
+pub mod postgres;
 pub mod storage;
 pub mod wal;
