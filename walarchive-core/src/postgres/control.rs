@@ -196,11 +196,16 @@ fn verified(bytes: &[u8]) -> Result<Fields<'_>> {
     if known_layout && CRC_AT.into_iter().any(sum_holds) {
         return Ok(Fields(bytes));
     }
-    let version = bytes.get(8..).and_then(|rest| rest.first_chunk::<4>()).map_or(0, |raw| u32::from_le_bytes(*raw));
-    let hint = "read the file again if the server is running; supported is PostgreSQL 13 to 18 on 64-bit machines";
+    let version =
+        bytes.get(8..).and_then(|rest| rest.first_chunk::<4>()).map_or(0, |raw| u32::from_le_bytes(*raw));
+    let hint =
+        "read the file again if the server is running; supported is PostgreSQL 13 to 18 on 64-bit machines";
     let what = if known_layout { "its checksum does not hold" } else { "its layout is not known" };
-    Err(Error::damaged(format!("pg_control (format {version}, {} bytes) cannot be used: {what}", bytes.len()))
-        .hint(hint))
+    Err(Error::damaged(format!(
+        "pg_control (format {version}, {} bytes) cannot be used: {what}",
+        bytes.len()
+    ))
+    .hint(hint))
 }
 
 #[cfg(test)]
@@ -241,7 +246,9 @@ mod tests {
 
     #[test]
     fn both_places_of_the_checksum_are_known() {
-        for (catalog, crc_at, major) in [(202_209_061, 288, Some(15)), (202_506_291, 292, Some(18)), (1, 288, None)] {
+        for (catalog, crc_at, major) in
+            [(202_209_061, 288, Some(15)), (202_506_291, 292, Some(18)), (1, 288, None)]
+        {
             let control = ControlFile::parse(&file(catalog, crc_at)).unwrap();
             assert_eq!(control.pg_major(), major);
             assert_eq!(control.system_id, 7_123_456_789_012_345_678);

@@ -23,7 +23,10 @@ pub fn check_segment(name: &SegmentName, first_page: &[u8], file_len: u64) -> Re
             .hint("the file was truncated, padded, or is still being written"));
     }
     if header.block_size != 8192 {
-        return Err(wrong(format!("the segment has pages of {} bytes, supported are 8192", header.block_size)));
+        return Err(wrong(format!(
+            "the segment has pages of {} bytes, supported are 8192",
+            header.block_size
+        )));
     }
     let start = name.start(header.segment_size).map_err(|error| wrong(error.to_string()))?;
     if header.address != start {

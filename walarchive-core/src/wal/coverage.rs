@@ -129,12 +129,7 @@ fn names(holes: &[Hole], size: SegmentSize) -> (Vec<SegmentName>, u64) {
 
 /// Follows the line of `target` from segment `from_segno` on and says how far it is stored.
 #[must_use]
-pub fn chain(
-    target: &TimelineHistory,
-    stored: &Stored,
-    from_segno: u64,
-    size: SegmentSize,
-) -> ChainCoverage {
+pub fn chain(target: &TimelineHistory, stored: &Stored, from_segno: u64, size: SegmentSize) -> ChainCoverage {
     let walk = walk(target, stored, from_segno, size);
     let (missing, missing_count) = names(&walk.holes, size);
     ChainCoverage {
@@ -173,8 +168,7 @@ pub fn timeline_ranges(
             continue;
         }
         holes.entry(*timeline).or_default();
-        let history =
-            histories.get(timeline).cloned().unwrap_or_else(|| TimelineHistory::alone(*timeline));
+        let history = histories.get(timeline).cloned().unwrap_or_else(|| TimelineHistory::alone(*timeline));
         let Some(first) = first_stored(&history, stored, size) else { continue };
         for hole in walk(&history, stored, first, size).holes {
             holes.entry(hole.0).or_default().push(hole);

@@ -62,9 +62,12 @@ impl TimelineHistory {
             if text.is_empty() || text.starts_with('#') {
                 continue;
             }
-            let at = |what: String| Error::damaged(format!("line {} of {file}: {what}", number + 1)).on(&file);
+            let at =
+                |what: String| Error::damaged(format!("line {} of {file}: {what}", number + 1)).on(&file);
             let entry = entry(text).ok_or_else(|| {
-                at(format!("expected a timeline and a position (like `1<TAB>0/4700000<TAB>reason`), found `{text}`"))
+                at(format!(
+                    "expected a timeline and a position (like `1<TAB>0/4700000<TAB>reason`), found `{text}`"
+                ))
             })?;
             check_order(timeline, entries.last(), &entry).map_err(at)?;
             entries.push(entry);
@@ -164,7 +167,8 @@ mod tests {
     }
 
     fn four() -> TimelineHistory {
-        let text = "# by hand\n1\t0/3000028\tno recovery target specified\r\n\n 3\t0/5000000\tbefore 2026-01-01\n";
+        let text =
+            "# by hand\n1\t0/3000028\tno recovery target specified\r\n\n 3\t0/5000000\tbefore 2026-01-01\n";
         TimelineHistory::parse(tli(4), text.as_bytes()).unwrap()
     }
 

@@ -67,12 +67,12 @@ impl FromStr for Lsn {
 
     /// Reads `X/Y`: one to eight hexadecimal digits on each side, in either case.
     fn from_str(text: &str) -> Result<Lsn> {
-        text.split_once('/')
-            .and_then(|(high, low)| Some(Lsn((half(high)? << 32) | half(low)?)))
-            .ok_or_else(|| {
+        text.split_once('/').and_then(|(high, low)| Some(Lsn((half(high)? << 32) | half(low)?))).ok_or_else(
+            || {
                 Error::usage(format!("`{text}` is not a position in the log"))
                     .hint("write it as PostgreSQL does, for example 0/16B3748")
-            })
+            },
+        )
     }
 }
 

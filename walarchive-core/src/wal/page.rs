@@ -130,6 +130,10 @@ fn check_magic(magic: u16) -> Result<()> {
     Err(Error::damaged(message).hint("supported is PostgreSQL 13 and later on little-endian machines"))
 }
 
+/// A valid header for the tests of neighbouring modules.
+#[cfg(test)]
+pub(crate) use tests::header as test_header;
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -199,7 +203,3 @@ mod tests {
         }
     }
 }
-
-/// A valid header for the tests of neighbouring modules.
-#[cfg(test)]
-pub(crate) use tests::header as test_header;

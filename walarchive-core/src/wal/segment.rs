@@ -178,7 +178,10 @@ mod tests {
         assert_eq!(full.next(size(24)).unwrap().to_string(), "000000010000000300000000");
         assert_eq!(full.next(size(20)).unwrap().to_string(), "000000010000000200000100");
         assert!(full.segno(size(30)).is_err());
-        assert_eq!(name("000000010000000000000003").next(size(30)).unwrap(), name("000000010000000100000000"));
+        assert_eq!(
+            name("000000010000000000000003").next(size(30)).unwrap(),
+            name("000000010000000100000000")
+        );
         assert_eq!(name("00000001FFFFFFFF00000003").start(size(30)).unwrap(), Lsn(0xFFFF_FFFF_C000_0000));
         assert!(name("00000001FFFFFFFF00000003").next(size(30)).is_err());
     }

@@ -90,10 +90,7 @@ mod tests {
         assert_eq!(relation_file("base/5/16384_vm.1"), file(5, 16384, Fork::Vm, 1));
         assert_eq!(relation_file("base/5/16384_init"), file(5, 16384, Fork::Init, 0));
         assert_eq!(relation_file("global/1262"), file(0, 1262, Fork::Main, 0));
-        assert_eq!(
-            relation_file("pg_tblspc/16390/PG_15_202209061/5/16391.2"),
-            file(5, 16391, Fork::Main, 2)
-        );
+        assert_eq!(relation_file("pg_tblspc/16390/PG_15_202209061/5/16391.2"), file(5, 16391, Fork::Main, 2));
     }
 
     #[test]

@@ -66,9 +66,9 @@ impl Fact {
     #[must_use]
     pub fn time_us(&self) -> i64 {
         match self {
-            Fact::Commit { time_us, .. } | Fact::Abort { time_us, .. } | Fact::RestorePoint { time_us, .. } => {
-                *time_us
-            }
+            Fact::Commit { time_us, .. }
+            | Fact::Abort { time_us, .. }
+            | Fact::RestorePoint { time_us, .. } => *time_us,
         }
     }
 

@@ -106,12 +106,7 @@ impl Scanner {
     /// # Errors
     /// [`Usage`](crate::error::Kind::Usage) when no segment starts at `name_start` or `bytes` are more than a segment holds.
     /// Content never is an error: what does not hold is the end of the log.
-    pub fn segment(
-        &mut self,
-        name_start: Lsn,
-        bytes: &[u8],
-        on: &mut dyn FnMut(Fact),
-    ) -> Result<ScanEnd> {
+    pub fn segment(&mut self, name_start: Lsn, bytes: &[u8], on: &mut dyn FnMut(Fact)) -> Result<ScanEnd> {
         if name_start.offset(self.size) != 0 || bytes.len() as u64 > self.size.bytes() {
             return Err(Error::usage(format!(
                 "cannot scan {} bytes at {name_start} as a segment of {} bytes",
@@ -277,8 +272,7 @@ impl Scanner {
         self.prev = Some(partial.start);
         self.valid = end;
         if header.is_of_interest() {
-            let context =
-                decode::Context { lsn: partial.start, lsn_end: end, magic: segment.header.magic };
+            let context = decode::Context { lsn: partial.start, lsn_end: end, magic: segment.header.magic };
             if let Some(fact) = decode::fact(&header, &partial.kept, &context) {
                 on(fact);
             }
