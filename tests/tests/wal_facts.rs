@@ -3,6 +3,9 @@
 //! Uses the server in `WALARCHIVE_TEST_PG_BIN`, or Debian's PostgreSQL 15. Without one the test is skipped
 //! loudly, and fails where `CI` is set.
 
+// A test may panic; the helpers of this file are outside of what clippy takes for one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
