@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 const VERSION: &[u8] = b"age-encryption.org/v1\n";
 const BINDING: &[u8] = b"walarchive.dev/v1";
 const X25519: &[u8] = b"X25519";
+const SCRYPT: &[u8] = b"scrypt";
 const MAC_MARK: &[u8] = b"---";
 
 /// Characters in a full line of a stanza's body; a shorter one ends it.
@@ -121,15 +122,14 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         let mut stanzas = Vec::new();
-        let mut others = 0_usize;
+        let mut count = 0_usize;
+        let mut passphrase = false;
         let mut binding = None;
         loop {
             let line_start = self.at;
             let Some(line) = self.line() else { return Ok(None) };
             if let Some(mac) = line.strip_prefix(MAC_MARK) {
-                if stanzas.is_empty() && binding.is_none() && others == 0 {
-                    return Err(damaged("it has no stanza"));
-                }
+                check_stanzas(count, passphrase)?;
                 let mac = parse_mac(mac)?;
                 let covered = self.data[..line_start + MAC_MARK.len()].to_vec();
                 let Some(&nonce) = self.data[self.at..].first_chunk() else { return Ok(None) };
@@ -138,11 +138,13 @@ impl<'a> Reader<'a> {
             }
             let arguments = parse_arguments(line)?;
             let Some(body) = self.body()? else { return Ok(None) };
+            count += 1;
             match arguments.first() {
                 Some(&X25519) => stanzas.push(parse_x25519(&arguments, &body)?),
                 Some(&BINDING) if binding.is_some() => return Err(damaged("it has two bindings")),
                 Some(&BINDING) => binding = Some(body),
-                _ => others += 1,
+                Some(&SCRYPT) => passphrase = true,
+                _ => {}
             }
         }
     }
@@ -208,6 +210,15 @@ fn parse_arguments(line: &[u8]) -> Result<Vec<&[u8]>> {
         return Err(damaged("a stanza's arguments are not printable words with single spaces between them"));
     }
     Ok(arguments)
+}
+
+fn check_stanzas(count: usize, passphrase: bool) -> Result<()> {
+    match count {
+        0 => Err(damaged("it has no stanza")),
+        // Whoever has a passphrase relies on nobody else having been able to write the file.
+        2.. if passphrase => Err(damaged("a passphrase stands beside other stanzas, which age forbids")),
+        _ => Ok(()),
+    }
 }
 
 fn parse_x25519(arguments: &[&[u8]], body: &[u8]) -> Result<Stanza> {
