@@ -159,7 +159,7 @@ fn heads(cipher: &dyn Cipher) {
     let mut out = Vec::new();
     seal.finish(&mut out).unwrap();
     // What is no head is refused as soon as it is known, at the latest after 1 MiB.
-    let mut endless = sealed.head[..12.min(sealed.head.len())].to_vec();
+    let mut endless = sealed.head[..32].to_vec();
     endless.resize(MAX_HEAD, b'A');
     assert_eq!(cipher.read_head(&endless).unwrap_err().kind(), Kind::Damaged);
     for other in [&b"X"[..], b"\x28\xb5\x2f\xfd", b"WMD", &[0; 100]] {
@@ -386,6 +386,17 @@ fn a_head_says_nothing_that_is_not_so() {
     let start = head.windows(18).position(|mark| mark == b"-> walarchive.dev/").unwrap();
     let foreign = [&head[..start], &head[end..]].concat();
     assert_eq!(cipher.read_head(&foreign).unwrap().unwrap().binding, None);
+}
+
+#[test]
+fn a_plain_head_of_impossible_length_is_refused_at_once() {
+    for body in [0, 31, MAX_HEAD - 7, usize::try_from(u32::MAX).unwrap()] {
+        let length = u32::try_from(body).unwrap().to_le_bytes();
+        let error = Plain.read_head(&[&[0x57, 0x2A, 0x4D, 0x18], &length[..]].concat()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Damaged, "{body}");
+    }
+    let longest = u32::try_from(MAX_HEAD - 8).unwrap().to_le_bytes();
+    assert_eq!(Plain.read_head(&[&[0x57, 0x2A, 0x4D, 0x18], &longest[..]].concat()).unwrap(), None);
 }
 
 fn hostile_starts() -> impl Strategy<Value = Vec<u8>> {
