@@ -13,7 +13,10 @@ use std::ops::Range;
 use bytes::Bytes;
 pub use none::Plain;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+/// No head is longer than this (bytes), so that a reader of hostile objects knows when to stop looking.
+pub const MAX_HEAD: usize = 1 << 20;
 
 /// A way to seal objects.
 ///
@@ -90,4 +93,31 @@ pub trait OpenStream: Send {
 
     /// Says that no more comes; a payload that does not end here is `Damaged`.
     fn finish(self: Box<Self>, out: &mut Vec<u8>) -> Result<()>;
+}
+
+fn binding_too_long(len: usize) -> Error {
+    Error::bug(format!("making the head of an object: a binding of {len} bytes makes it longer than 1 MiB"))
+}
+
+/// Refuses a range that is not inside content of `content_len` bytes.
+fn check_range(plain: &Range<u64>, content_len: u64) -> Result<()> {
+    if plain.start <= plain.end && plain.end <= content_len {
+        return Ok(());
+    }
+    Err(Error::bug(format!(
+        "reading bytes {} to {} of an object whose content is {content_len} bytes long",
+        plain.start, plain.end
+    )))
+}
+
+/// Refuses stored bytes that are not as many as the range that was asked for.
+fn check_stored(wanted: &Range<u64>, sealed: &[u8]) -> Result<()> {
+    let wanted = wanted.end.saturating_sub(wanted.start);
+    if u64::try_from(sealed.len()).is_ok_and(|found| found == wanted) {
+        return Ok(());
+    }
+    Err(Error::damaged(format!(
+        "reading a range of an object: the store gave {} bytes where {wanted} are needed",
+        sealed.len()
+    )))
 }

@@ -1,0 +1,103 @@
+//! The age v1 file format (<https://age-encryption.org/v1>), with X25519 keys.
+//!
+//! An object is an ordinary age file: `age -d` opens it. Its head is age's header and the 16-byte nonce that
+//! begins age's payload; so the payload, as the parent module has it, is whole chunks alone. The binding is
+//! the body of an extra stanza, `-> walarchive.dev/v1`, that the header's MAC covers and other programs
+//! ignore. Any reader sees the binding, and only an identity proves it.
+
+mod files;
+mod header;
+mod keys;
+mod open;
+mod seal;
+mod stream;
+
+pub use files::{parse_identities, parse_recipients, read_identity_file};
+use header::Header;
+pub use keys::{Identity, Recipient};
+
+use super::{Cipher, Head, Open, Seal};
+use crate::error::{Error, Kind, Result};
+
+/// How every age file of any version begins.
+pub(super) const PREFIX: &[u8] = b"age-encryption.org/";
+
+/// Seals to any number of recipients, and opens with any of the identities.
+///
+/// A writer needs recipients alone, a reader identities alone.
+#[derive(Debug)]
+pub struct AgeCipher {
+    recipients: Vec<Recipient>,
+    identities: Vec<Identity>,
+    threads: usize,
+}
+
+impl AgeCipher {
+    /// A cipher that works on the calling thread alone.
+    pub fn new(recipients: Vec<Recipient>, identities: Vec<Identity>) -> AgeCipher {
+        AgeCipher { recipients, identities, threads: 1 }
+    }
+
+    /// Seals and opens on up to `n` threads whenever at least four chunks (256 KiB) are at hand; with more
+    /// than one, a sealed object keeps up to eight chunks per thread in memory until they are ready.
+    #[must_use]
+    pub fn with_threads(mut self, n: usize) -> Self {
+        self.threads = n.max(1);
+        self
+    }
+
+    fn no_match(&self, header: &Header) -> Error {
+        if self.identities.is_empty() {
+            return Error::new(Kind::Key, "opening an encrypted object: no identity is configured")
+                .hint("name the file that holds the age identity");
+        }
+        let message = format!(
+            "opening an encrypted object: none of the {} configured identities opens this object, which is \
+             sealed to {} X25519 recipients",
+            self.identities.len(),
+            header.stanzas.len()
+        );
+        Error::new(Kind::Key, message)
+            .hint("use an identity of one of the recipients that were configured when the object was written")
+    }
+}
+
+impl Cipher for AgeCipher {
+    fn encrypts(&self) -> bool {
+        true
+    }
+
+    fn seal(&self) -> Result<Box<dyn Seal>> {
+        if self.recipients.is_empty() {
+            return Err(Error::new(Kind::Key, "encrypting an object: no recipient is configured")
+                .hint("name at least one age recipient (age1…)"));
+        }
+        Ok(Box::new(seal::AgeSeal::new(&self.recipients, self.threads)?))
+    }
+
+    fn read_head(&self, start: &[u8]) -> Result<Option<Head>> {
+        Ok(Header::parse(start)?.map(|header| Head { len: header.len, binding: header.binding }))
+    }
+
+    fn open(&self, head: &[u8]) -> Result<Box<dyn Open>> {
+        let header = match Header::parse(head)? {
+            Some(header) if header.len == head.len() => header,
+            _ => {
+                return Err(Error::damaged(format!(
+                    "opening an encrypted object: its head does not end after {} bytes",
+                    head.len()
+                )));
+            }
+        };
+        for identity in &self.identities {
+            for stanza in &header.stanzas {
+                if let Some(file_key) = identity.unwrap(stanza)? {
+                    header.verify(&file_key)?;
+                    let key = file_key.payload_key(&header.nonce)?;
+                    return Ok(Box::new(open::AgeOpen::new(key, self.threads)));
+                }
+            }
+        }
+        Err(self.no_match(&header))
+    }
+}
