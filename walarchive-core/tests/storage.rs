@@ -425,9 +425,9 @@ fn is_root() -> bool {
 #[test]
 fn unprivileged_child() {
     let Some(root) = std::env::var_os(CHILD) else { return };
-    let root = Path::new(&root);
+    let root = &Path::new(&root).join("own");
     run(async {
-        let storage = LocalStorage::open(root).unwrap();
+        let storage = LocalStorage::create_root(root).unwrap();
         storage.create("a/b/object", one("x")).await.unwrap();
         storage.create("a/secret", one("x")).await.unwrap();
         let set = |path: &str, mode| {
