@@ -1,5 +1,7 @@
 //! The formats' own programs open what the codecs write, and the codecs read what the programs write.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)] // A helper may fail its test, or say that it is skipped.
+
 use std::io::Write;
 use std::process::{Command, Stdio};
 

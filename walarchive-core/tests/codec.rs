@@ -1,5 +1,7 @@
 //! One suite for every codec: what goes in comes out, and nothing else ever does.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test's helpers fail the test.
+
 use proptest::prelude::*;
 use walarchive_core::codec::{Codec, CodecId, CodecSpec};
 use walarchive_core::error::{Kind, Result};

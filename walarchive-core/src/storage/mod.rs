@@ -2,6 +2,7 @@
 
 mod key;
 mod local;
+mod memory;
 mod object;
 mod root;
 mod url;
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 pub use local::LocalStorage;
-pub use object::MemoryStorage;
+pub use memory::MemoryStorage;
 pub use url::{create_url, open_url};
 
 use crate::error::Result;

@@ -112,6 +112,9 @@ pub(super) fn create(path: &Path) -> Result<()> {
     absolute(path)?;
     let failed = |source| Error::io(format_args!("making the directory {}", path.display()), source);
     if fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        // It may be the work of an earlier attempt that did not survive; who made it otherwise may keep
+        // this program out of the directory above.
+        let _ = path.parent().map(sync_directory);
         return Ok(());
     }
     let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
