@@ -86,8 +86,7 @@ pub enum CodecId {
 
 impl CodecId {
     /// All codecs.
-    pub const ALL: [CodecId; 5] =
-        [CodecId::Zstd, CodecId::Lz4, CodecId::Gzip, CodecId::Xz, CodecId::None];
+    pub const ALL: [CodecId; 5] = [CodecId::Zstd, CodecId::Lz4, CodecId::Gzip, CodecId::Xz, CodecId::None];
 
     /// The name in settings and objects.
     pub fn name(self) -> &'static str {

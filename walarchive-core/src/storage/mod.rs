@@ -1,7 +1,12 @@
 //! Where objects live: a small contract over any object store.
 
+mod key;
+mod local;
+mod memory;
 mod object;
+mod root;
 mod url;
+mod walk;
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -10,8 +15,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-pub use object::{LocalStorage, MemoryStorage};
-pub use url::open_url;
+pub use local::LocalStorage;
+pub use memory::MemoryStorage;
+pub use url::{create_url, open_url};
 
 use crate::error::Result;
 

@@ -1,0 +1,227 @@
+//! Drives the engines of `async_compression`, which know one member or frame each, over streams that come
+//! in any pieces.
+
+use std::io;
+
+use async_compression::codecs::{DecodeV2, EncodeV2};
+use async_compression::core::util::{PartialBuffer, WriteBuffer};
+
+use super::{Codec, CodecId, Decoder, Encoder, Framer};
+use crate::error::{Error, Kind, Result};
+
+/// The least and the most output room for one call of an engine, in bytes. The room is zeroed before each
+/// call, so it stays inside the second level cache.
+const ROOM: (usize, usize) = (4 << 10, 128 << 10);
+
+/// The leading bytes of the skippable frames of zstd and lz4: `50 2A 4D 18` to `5F 2A 4D 18`.
+const SKIPPABLE: [u8; 4] = [0x50, 0x2A, 0x4D, 0x18];
+
+/// Gives an engine `room` bytes after the end of `out` and keeps what it wrote there.
+fn grow<T>(
+    out: &mut Vec<u8>,
+    room: usize,
+    step: impl FnOnce(&mut WriteBuffer<'_>) -> io::Result<T>,
+) -> io::Result<T> {
+    let start = out.len();
+    out.resize(start.saturating_add(room), 0);
+    let mut output = WriteBuffer::new_initialized(&mut out[start..]);
+    let result = step(&mut output);
+    let written = output.written_len();
+    out.truncate(start + written);
+    result
+}
+
+/// A stream written by one engine.
+pub(super) struct StreamEncoder {
+    id: CodecId,
+    engine: Box<dyn EncodeV2 + Send>,
+}
+
+impl StreamEncoder {
+    /// A stream of codec `id`, written by a fresh `engine`.
+    pub(super) fn new(id: CodecId, engine: impl EncodeV2 + Send + 'static) -> Self {
+        StreamEncoder { id, engine: Box::new(engine) }
+    }
+
+    fn failed(&self, source: io::Error) -> Error {
+        Error::io(format_args!("compressing with {}", self.id.name()), source)
+    }
+}
+
+impl Encoder for StreamEncoder {
+    fn push(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let mut input = PartialBuffer::new(plain);
+        while !input.unwritten().is_empty() {
+            let before = (input.written_len(), out.len());
+            let room = input.unwritten().len().clamp(ROOM.0, ROOM.1);
+            grow(out, room, |output| self.engine.encode(&mut input, output))
+                .map_err(|source| self.failed(source))?;
+            if before == (input.written_len(), out.len()) {
+                return Err(Error::bug(format!("the {} encoder stands still", self.id.name())));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>, out: &mut Vec<u8>) -> Result<()> {
+        loop {
+            let before = out.len();
+            if grow(out, ROOM.1, |output| self.engine.finish(output)).map_err(|source| self.failed(source))? {
+                return Ok(());
+            }
+            if before == out.len() {
+                return Err(Error::bug(format!("the {} encoder never ends", self.id.name())));
+            }
+        }
+    }
+}
+
+/// Where a [`StreamDecoder`] stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// Before the first byte.
+    Start,
+    /// Inside a member.
+    Inside,
+    /// Behind a member, where another may start.
+    End,
+    /// Behind damage.
+    Damage,
+}
+
+/// Streams that follow each other, read by one engine.
+pub(super) struct StreamDecoder {
+    id: CodecId,
+    engine: Box<dyn DecodeV2 + Send>,
+    at: At,
+    /// The first bytes of the member at hand, and how many are known.
+    head: ([u8; 4], usize),
+    /// Whether a member that can hold content has ended.
+    content: bool,
+}
+
+impl StreamDecoder {
+    /// A reader of streams of codec `id` over a fresh `engine`.
+    pub(super) fn new(id: CodecId, engine: impl DecodeV2 + Send + 'static) -> Self {
+        StreamDecoder { id, engine: Box::new(engine), at: At::Start, head: ([0; 4], 0), content: false }
+    }
+
+    fn damaged(&mut self, found: &str) -> Error {
+        self.at = At::Damage;
+        Error::damaged(format!("unpacking a {} stream: {found}", self.id.name()))
+    }
+
+    /// Prepares for a byte that follows; a new member needs a fresh engine.
+    fn enter(&mut self) -> Result<()> {
+        match self.at {
+            At::Damage => return Err(self.damaged("it was found damaged before")),
+            At::End => {
+                let fresh = self.engine.reinit();
+                fresh.map_err(|source| self.damaged("no fresh decoder").because(source))?;
+                self.head.1 = 0;
+            }
+            At::Start | At::Inside => {}
+        }
+        self.at = At::Inside;
+        Ok(())
+    }
+
+    fn remember(&mut self, taken: &[u8]) {
+        let (head, known) = &mut self.head;
+        for (slot, byte) in head[*known..].iter_mut().zip(taken) {
+            *slot = *byte;
+            *known += 1;
+        }
+    }
+
+    fn leave(&mut self) {
+        let (mut head, known) = self.head;
+        head[0] &= 0xF0;
+        self.content |= known < head.len() || head != SKIPPABLE;
+        self.at = At::End;
+    }
+
+    /// Runs the engine once, over `rest` and into at most `room` bytes; tells how many bytes it took.
+    fn step(&mut self, rest: &[u8], out: &mut Vec<u8>, room: usize) -> Result<usize> {
+        let before = out.len();
+        let mut input = PartialBuffer::new(rest);
+        let ended = grow(out, room, |output| self.engine.decode(&mut input, output))
+            .map_err(|source| self.damaged("the data does not hold").because(source))?;
+        let taken = input.written_len();
+        self.remember(&rest[..taken]);
+        if ended {
+            self.leave();
+        } else if taken == 0 && out.len() == before {
+            return Err(self.damaged("it leads nowhere"));
+        }
+        Ok(taken)
+    }
+}
+
+impl Decoder for StreamDecoder {
+    fn push(&mut self, stored: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<()> {
+        let start = out.len();
+        let mut rest = stored;
+        // The engines hold plain bytes back only in front of a trailer, so input drives out all there is.
+        while !rest.is_empty() {
+            self.enter()?;
+            let produced = out.len() - start;
+            let allowed = limit.saturating_sub(produced).saturating_add(1);
+            let room = rest.len().saturating_mul(4).max(produced).clamp(ROOM.0, ROOM.1).min(allowed);
+            let taken = self.step(rest, out, room)?;
+            rest = &rest[taken..];
+            if out.len() - start > limit {
+                out.truncate(start.saturating_add(limit));
+                return Err(self.damaged("it holds more than it should"));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>, _out: &mut Vec<u8>, _limit: usize) -> Result<()> {
+        match self.at {
+            At::End if self.content => Ok(()),
+            At::End => Err(self.damaged("it has frames to skip only")),
+            At::Start => Err(self.damaged("it is empty")),
+            At::Inside => Err(self.damaged("it ends too early")),
+            At::Damage => Err(self.damaged("it was found damaged before")),
+        }
+    }
+}
+
+/// Frames written and read as streams, for codecs without a cheaper way.
+pub(super) struct StreamFramer<C> {
+    codec: C,
+}
+
+impl<C: Codec> StreamFramer<C> {
+    /// Frames of `codec`.
+    pub(super) fn new(codec: C) -> Self {
+        StreamFramer { codec }
+    }
+}
+
+impl<C: Codec> Framer for StreamFramer<C> {
+    fn pack(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let mut encoder = self.codec.encoder()?;
+        encoder.push(plain, out)?;
+        encoder.finish(out)
+    }
+
+    fn unpack(&mut self, frame: &[u8], plain_len: usize, out: &mut Vec<u8>) -> Result<()> {
+        let start = out.len();
+        let mut decoder = self.codec.decoder()?;
+        let result = decoder.push(frame, out, plain_len).and_then(|()| decoder.finish(out, 0));
+        let result = result.and_then(|()| exact(self.codec.id(), plain_len, out.len() - start));
+        result.inspect_err(|_| out.truncate(start))
+    }
+}
+
+/// Whether a frame gave as many bytes as it should.
+pub(super) fn exact(id: CodecId, wanted: usize, found: usize) -> Result<()> {
+    if wanted == found {
+        return Ok(());
+    }
+    let message = format!("unpacking a {} frame: it holds {found} bytes instead of {wanted}", id.name());
+    Err(Error::new(Kind::Damaged, message))
+}
