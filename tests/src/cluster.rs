@@ -144,8 +144,13 @@ impl Cluster {
     /// A new cluster in `scratch`, with page checksums and segments of 16 MiB unless something else is said.
     pub fn builder(scratch: &Scratch) -> Builder {
         let scratch = scratch.clone();
-        let builder =
-            Builder { scratch, initdb: Vec::new(), conf: SETTINGS.to_owned(), env: Vec::new(), options: Vec::new() };
+        let builder = Builder {
+            scratch,
+            initdb: Vec::new(),
+            conf: SETTINGS.to_owned(),
+            env: Vec::new(),
+            options: Vec::new(),
+        };
         builder.data_checksums(true)
     }
 
@@ -190,7 +195,12 @@ impl Cluster {
         assert!(self.running.is_none(), "the server runs already");
         let mut command = self.scratch.command(&self.server);
         command.envs(self.env.iter().map(|(name, value)| (name, value))).arg("-D").arg(&self.data_dir);
-        command.arg("-k").arg(&self.socket_dir).args(["-c", "listen_addresses=", "-c", "logging_collector=off"]);
+        command.arg("-k").arg(&self.socket_dir).args([
+            "-c",
+            "listen_addresses=",
+            "-c",
+            "logging_collector=off",
+        ]);
         self.options.iter().for_each(|option| {
             command.arg("-c").arg(option);
         });

@@ -37,7 +37,9 @@ pub fn kill_tree(root: u32) {
         fresh.iter().for_each(|pid| signal(*pid, Signal::STOP));
     }
     stopped.iter().for_each(|pid| signal(*pid, Signal::KILL));
-    wait_until("the killed processes are gone", Duration::from_secs(30), || !stopped.iter().any(|pid| is_alive(*pid)));
+    wait_until("the killed processes are gone", Duration::from_secs(30), || {
+        !stopped.iter().any(|pid| is_alive(*pid))
+    });
 }
 
 /// Sends a signal; a process that is gone already is none of our concern.

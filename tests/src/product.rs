@@ -41,7 +41,8 @@ impl Output {
 
     /// The one JSON document on stdout; panics with everything when there is none.
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("no JSON on stdout: {error}\n{self:#?}"))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("no JSON on stdout: {error}\n{self:#?}"))
     }
 }
 
@@ -102,8 +103,10 @@ impl Product {
         let file = self.identity_file().display().to_string();
         self.ok(&["key", "generate", "-o", &file]);
         let shown = self.ok(&["key", "show", &file]);
-        let recipient = shown.split(|c: char| c.is_whitespace() || c == '"').find(|word| word.starts_with("age1"));
-        let recipient = recipient.unwrap_or_else(|| panic!("`key show` showed no recipient: {shown}")).to_owned();
+        let recipient =
+            shown.split(|c: char| c.is_whitespace() || c == '"').find(|word| word.starts_with("age1"));
+        let recipient =
+            recipient.unwrap_or_else(|| panic!("`key show` showed no recipient: {shown}")).to_owned();
         self.set("WALARCHIVE_RECIPIENTS", &recipient);
         self.set("WALARCHIVE_IDENTITY_FILE", &file);
     }
@@ -187,7 +190,8 @@ impl Product {
     pub fn json(&self, args: &[&str]) -> Value {
         let args = [&["--json"], args].concat();
         let stdout = self.ok(&args);
-        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("walarchive {args:?}: {error}:\n{stdout}"))
+        serde_json::from_str(&stdout)
+            .unwrap_or_else(|error| panic!("walarchive {args:?}: {error}:\n{stdout}"))
     }
 
     /// A script that runs one of the programs with this environment: what a server's `archive_command` calls.

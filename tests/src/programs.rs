@@ -22,7 +22,10 @@ pub fn require(program: &str) -> Option<PathBuf> {
 /// Says loudly that a test is skipped because `part` is missing; panics where `CI` is set.
 pub(crate) fn skip(part: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    assert!(env::var_os("CI").is_none(), "{test}: {part} is not installed, and CI may not skip; run .ci/prepare");
+    assert!(
+        env::var_os("CI").is_none(),
+        "{test}: {part} is not installed, and CI may not skip; run .ci/prepare"
+    );
     eprintln!("\nSKIPPED: {test}: {part} is not installed; `.ci/prepare` installs it\n");
 }
 
@@ -54,7 +57,8 @@ fn newest_packaged() -> Option<PathBuf> {
 pub fn postgres_major() -> Option<u32> {
     let output = Command::new(find("postgres")?).arg("--version").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let version = text.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
+    let version =
+        text.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
     version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 

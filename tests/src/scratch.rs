@@ -47,8 +47,10 @@ impl Scratch {
     #[allow(clippy::new_without_default)]
     pub fn new() -> Scratch {
         // Not TMPDIR: the unprivileged user may be unable to reach it.
-        let dir = tempfile::Builder::new().prefix("wa-").tempdir_in("/tmp").expect("make a scratch directory");
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("open the scratch directory");
+        let dir =
+            tempfile::Builder::new().prefix("wa-").tempdir_in("/tmp").expect("make a scratch directory");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))
+            .expect("open the scratch directory");
         let scratch = Scratch(Arc::new(dir));
         scratch.own(scratch.path());
         scratch
@@ -85,11 +87,13 @@ impl Scratch {
     /// Gives `path`, and what is in it, to the user whom everything real runs as.
     pub fn own(&self, path: &Path) {
         let Some(user) = User::unprivileged() else { return };
-        let meta = fs::symlink_metadata(path).unwrap_or_else(|error| panic!("stat {}: {error}", path.display()));
+        let meta =
+            fs::symlink_metadata(path).unwrap_or_else(|error| panic!("stat {}: {error}", path.display()));
         if meta.is_symlink() {
             return;
         }
-        chown(path, Some(user.uid), Some(user.gid)).unwrap_or_else(|error| panic!("chown {}: {error}", path.display()));
+        chown(path, Some(user.uid), Some(user.gid))
+            .unwrap_or_else(|error| panic!("chown {}: {error}", path.display()));
         if meta.is_dir() {
             for entry in fs::read_dir(path).expect("list a directory of ours") {
                 self.own(&entry.expect("list a directory of ours").path());

@@ -132,7 +132,10 @@ impl Strace {
 
     /// Runs a command, one made by [`Scratch::command`] or [`Product::command`](crate::Product::command), to its end.
     pub fn run(&self, scratch: &Scratch, command: Command) -> Traced {
-        let log = tempfile::Builder::new().prefix("strace").tempdir_in(scratch.path()).expect("a directory for the log");
+        let log = tempfile::Builder::new()
+            .prefix("strace")
+            .tempdir_in(scratch.path())
+            .expect("a directory for the log");
         scratch.own(log.path());
         let file = log.path().join("log");
         let output = self.wrap(scratch, &command, &file).output().expect("run strace");
@@ -179,7 +182,9 @@ pub fn parse(log: &str) -> Vec<Event> {
     }
     // What was begun and never over: the thread died in it.
     let end = log.lines().count();
-    events.extend(unfinished.into_iter().filter_map(|(thread, (began, start))| event(thread, &start, began, end)));
+    events.extend(
+        unfinished.into_iter().filter_map(|(thread, (began, start))| event(thread, &start, began, end)),
+    );
     events.sort_by_key(|event| event.began);
     events
 }

@@ -8,7 +8,8 @@ use walarchive_tests::{Cluster, Scratch, StopMode, User, find, kill_tree, tree_o
 #[test]
 fn a_cluster_answers_works_and_stops() {
     let scratch = Scratch::new();
-    let Some(mut cluster) = Cluster::builder(&scratch).wal_segment_mib(1).conf("work_mem = '5MB'").start() else {
+    let Some(mut cluster) = Cluster::builder(&scratch).wal_segment_mib(1).conf("work_mem = '5MB'").start()
+    else {
         return;
     };
     let settings = "select current_setting('wal_segment_size'), current_setting('data_checksums'), \
@@ -109,7 +110,8 @@ fn nothing_real_runs_as_root() {
 #[test]
 fn a_tree_is_killed_to_the_leaves() {
     let scratch = Scratch::new();
-    let mut child = scratch.command("sh").args(["-c", "sh -c 'sleep 1000; true' & sleep 1000; true"]).spawn().unwrap();
+    let mut child =
+        scratch.command("sh").args(["-c", "sh -c 'sleep 1000; true' & sleep 1000; true"]).spawn().unwrap();
     let begun = Instant::now();
     while tree_of(child.id()).len() < 4 && begun.elapsed() < Duration::from_secs(10) {
         std::thread::sleep(Duration::from_millis(5));
