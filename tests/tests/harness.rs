@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use walarchive_tests::trace::{Strace, parse};
-use walarchive_tests::{Cluster, Scratch, StopMode, User, find, kill_tree, tree_of};
+use walarchive_tests::{Cluster, Options, Product, Scratch, StopMode, User, find, kill_tree, tree_of};
 
 #[test]
 fn a_cluster_answers_works_and_stops() {
@@ -150,7 +150,27 @@ fn calls_are_traced_failed_and_cut_short() {
     let killed = strace.kill_at("rename,renameat,renameat2", 1).run(&scratch, copy());
     assert!(!scratch.join("to").exists(), "the call that was to be its last was carried out: {killed:#?}");
     assert!(scratch.join("from").exists());
-    assert_ne!(killed.output.code, Some(0));
+    let mut direct = scratch.command("mv");
+    direct.args(["from", "to"]);
+    let killed = strace.kill_at("rename,renameat,renameat2", 1).run(&scratch, direct);
+    assert_eq!((killed.output.code, killed.output.signal), (None, Some(9)));
+    assert!(scratch.join("from").exists());
+}
+
+#[test]
+fn the_programs_are_built_and_reached() {
+    let scratch = Scratch::new();
+    let options = Options { encrypted: false, init: false, ..Options::default() };
+    let product = Product::with(&scratch, options).but("WALARCHIVE_CLUSTER", "it's");
+    let output = product.run(&["--version"]);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    // A script carries the environment to where only a path can be given.
+    let text = std::fs::read_to_string(product.script("walarchive-push")).unwrap();
+    assert!(text.contains(r"export WALARCHIVE_CLUSTER='it'\''s'"), "{text}");
+    let checked = scratch.command("sh").arg("-n").arg(product.script("walarchive")).status().unwrap();
+    assert!(checked.success());
+    let run = scratch.command(product.script("walarchive")).arg("--version").status().unwrap();
+    assert!(run.success());
 }
 
 #[test]
