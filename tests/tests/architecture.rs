@@ -283,7 +283,7 @@ fn has_word(code: &str, word: &str) -> bool {
     let spelled = code.match_indices(word).any(|(at, _)| {
         let before = code[..at].chars().next_back().unwrap_or(' ');
         let after = code[at + word.len()..].chars().next().unwrap_or(' ');
-        !(is_part(before) && word.starts_with(is_part)) && !(is_part(after) && word.ends_with(is_part))
+        !(is_part(before) && word.starts_with(is_part) || is_part(after) && word.ends_with(is_part))
     });
     let grouped = word.rsplit_once("::").is_some_and(|(path, name)| {
         code.match_indices(&format!("{path}::{{"))
