@@ -17,6 +17,14 @@ struct Source {
     code: String,
 }
 
+impl Source {
+    /// Whether this is (a part of) the module `a::b`.
+    fn lies_in(&self, module: &str) -> bool {
+        let wanted: Vec<&str> = module.split("::").collect();
+        self.place.len() >= wanted.len() && self.place.iter().zip(&wanted).all(|(part, name)| part == name)
+    }
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
@@ -264,7 +272,8 @@ fn what_has_one_place_is_nowhere_else() {
     let mut broken = Vec::new();
     for source in sources() {
         for (word, modules) in &places {
-            if !modules.contains(&source.module) && has_word(&source.code, word) {
+            let allowed = modules.iter().any(|module| source.lies_in(module));
+            if !allowed && has_word(&source.code, word) {
                 broken.push(format!("{}: {word} is for {modules:?} alone", source.path.display()));
             }
         }
@@ -314,6 +323,8 @@ fn the_reader_of_code_sees_what_it_must() {
         place: place.iter().map(|part| (*part).to_owned()).collect(),
         code: code.clone(),
     };
+    assert!(file(&["wal", "lsn"]).lies_in("wal") && file(&["wal", "lsn"]).lies_in("wal::lsn"));
+    assert!(!file(&["wal", "lsn"]).lies_in("wal::page") && !file(&["wal", "mod"]).lies_in("wal::lsn"));
     let modules = set(&["archive", "wal", "codec", "cipher", "files", "storage", "error", "ops"]);
     assert_eq!(named_modules(&file(&["wal", "lsn"]), &modules), set(&["archive", "codec", "files"]));
     assert_eq!(named_modules(&file(&["wal", "mod"]), &modules), set(&["archive", "codec"]));
