@@ -1,0 +1,74 @@
+//! Ends processes together with all that they started.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait_until;
+
+/// The processes that descend from `root`, itself first, as long as they live.
+///
+/// Process groups would not do: every backend of PostgreSQL makes itself the leader of its own.
+pub fn tree_of(root: u32) -> Vec<u32> {
+    let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (pid, process) in processes() {
+        children.entry(process.parent).or_default().push(pid);
+    }
+    let mut tree = if is_alive(root) { vec![root] } else { Vec::new() };
+    let mut next = 0;
+    while next < tree.len() {
+        tree.extend(children.get(&tree[next]).into_iter().flatten());
+        next += 1;
+    }
+    tree
+}
+
+/// Kills `root` and all its descendants with SIGKILL, so that none can tidy up or start another, and waits until
+/// none is left. The caller still has to wait for its child.
+pub fn kill_tree(root: u32) {
+    let mut stopped = BTreeSet::new();
+    loop {
+        let fresh: Vec<u32> = tree_of(root).into_iter().filter(|pid| stopped.insert(*pid)).collect();
+        if fresh.is_empty() {
+            break;
+        }
+        fresh.iter().for_each(|pid| signal(*pid, Signal::STOP));
+    }
+    stopped.iter().for_each(|pid| signal(*pid, Signal::KILL));
+    wait_until("the killed processes are gone", Duration::from_secs(30), || {
+        !stopped.iter().any(|pid| is_alive(*pid))
+    });
+}
+
+/// Sends a signal; a process that is gone already is none of our concern.
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+struct Process {
+    parent: u32,
+    state: char,
+}
+
+fn is_alive(pid: u32) -> bool {
+    // A zombie waits for its parent only.
+    process(pid).is_some_and(|process| !matches!(process.state, 'Z' | 'X'))
+}
+
+fn processes() -> Vec<(u32, Process)> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(|pid| Some((pid, process(pid)?))).filter(|(_, process)| process.state != 'Z').collect()
+}
+
+fn process(pid: u32) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may contain anything; what follows the last one does not.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some(Process { state, parent: fields.next()?.parse().ok()? })
+}
