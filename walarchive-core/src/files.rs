@@ -39,8 +39,9 @@ impl NewFile {
 
     /// Makes the file durable and puts it in its place, over a file that may be there.
     pub fn publish(mut self) -> Result<()> {
-        self.put_in_place()
-            .map_err(|error| Error::io(format!("cannot write {}", self.dest.display()), error).on(self.dest.display()))
+        self.put_in_place().map_err(|error| {
+            Error::io(format!("cannot write {}", self.dest.display()), error).on(self.dest.display())
+        })
     }
 
     fn put_in_place(&mut self) -> io::Result<()> {
@@ -96,8 +97,9 @@ fn parent(path: &Path) -> &Path {
 
 fn beside(dest: &Path) -> Result<PathBuf> {
     let mut random = [0u8; 4];
-    getrandom::fill(&mut random)
-        .map_err(|error| Error::new(crate::Kind::Local, "the system gives no random numbers").because(error))?;
+    getrandom::fill(&mut random).map_err(|error| {
+        Error::new(crate::Kind::Local, "the system gives no random numbers").because(error)
+    })?;
     let name = dest.file_name().unwrap_or_default().to_string_lossy();
     Ok(parent(dest).join(format!(".{name}.{:08x}.walarchive", u32::from_le_bytes(random))))
 }
@@ -116,7 +118,10 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(attempt)?;
     file.take(limit + 1).read_to_end(&mut bytes).map_err(attempt)?;
     if bytes.len() as u64 > limit {
-        return Err(Error::new(crate::Kind::Local, format!("{} is longer than {limit} bytes", path.display())));
+        return Err(Error::new(
+            crate::Kind::Local,
+            format!("{} is longer than {limit} bytes", path.display()),
+        ));
     }
     Ok(bytes)
 }
@@ -141,7 +146,8 @@ pub fn sync_dir(path: &Path) -> Result<()> {
 
 /// Makes everything on the file system of `path` durable: one call instead of one per file.
 pub fn sync_file_system(path: &Path) -> Result<()> {
-    let attempt = |error: io::Error| Error::io(format!("cannot sync the file system of {}", path.display()), error);
+    let attempt =
+        |error: io::Error| Error::io(format!("cannot sync the file system of {}", path.display()), error);
     let dir = File::open(path).map_err(attempt)?;
     rustix::fs::syncfs(&dir).map_err(|error| attempt(error.into()))
 }

@@ -42,8 +42,11 @@ impl StoredWal {
         let numbers = |names: &BTreeSet<SegmentName>| {
             let number = |name: &SegmentName| {
                 name.segno(size).map_err(|error| {
-                    Error::damaged(format!("the archive holds {name}, which cannot be: segments have {} bytes", size.bytes()))
-                        .because(error)
+                    Error::damaged(format!(
+                        "the archive holds {name}, which cannot be: segments have {} bytes",
+                        size.bytes()
+                    ))
+                    .because(error)
                 })
             };
             names.iter().map(number).collect::<Result<BTreeSet<u64>>>()
@@ -75,9 +78,12 @@ impl Catalog {
                 archive: archive.clone(),
                 place: Place { cluster: cluster.clone(), system: *system },
             }),
-            [] => Err(Error::new(Kind::Absent, format!("the archive holds nothing of a cluster named {cluster}"))
-                .on(ARCHIVE_JSON)
-                .hint("--cluster or WALARCHIVE_CLUSTER names the cluster")),
+            [] => Err(Error::new(
+                Kind::Absent,
+                format!("the archive holds nothing of a cluster named {cluster}"),
+            )
+            .on(ARCHIVE_JSON)
+            .hint("--cluster or WALARCHIVE_CLUSTER names the cluster")),
             several => {
                 let ids: Vec<_> = several.iter().map(SystemId::to_string).collect();
                 Err(Error::usage(format!(
@@ -124,8 +130,9 @@ impl Catalog {
         }
         let key = self.place.wal(&WalName::History(timeline));
         let (text, _) = self.archive.read(&key, ObjectKind::Wal, TEXT_MAX, Vec::new()).await?;
-        TimelineHistory::parse(timeline, &text)
-            .map_err(|error| Error::damaged("the stored timeline history cannot be read").because(error).on(&key))
+        TimelineHistory::parse(timeline, &text).map_err(|error| {
+            Error::damaged("the stored timeline history cannot be read").because(error).on(&key)
+        })
     }
 
     /// The ids of all backups, oldest first. One listing.

@@ -44,7 +44,8 @@ impl Extents {
     /// Adds one page that lies at `extent` (of count 1), joined to the last extent when it follows it both in the
     /// file and in the pack, whose frames hold `frame_pages` pages each.
     pub fn push_page(&mut self, page: Extent, frame_pages: u32) {
-        let place = |extent: &Extent| u64::from(extent.frame) * u64::from(frame_pages) + u64::from(extent.first);
+        let place =
+            |extent: &Extent| u64::from(extent.frame) * u64::from(frame_pages) + u64::from(extent.first);
         if let Some(last) = self.0.last_mut()
             && last.pack == page.pack
             && last.page + last.count == page.page
@@ -86,7 +87,8 @@ impl Extents {
         Ok(())
     }
 
-    /// The parts of the extents that lie in pages `start..end` of the file, for frames of `frame_pages` pages.
+    /// The parts of the extents that lie in pages `start..end` of the file, each with how many pages of its extent lie
+    /// before it.
     pub fn within(&self, start: u32, end: u32) -> impl Iterator<Item = (Extent, u32)> + '_ {
         self.0.iter().filter_map(move |extent| {
             let from = extent.page.max(start);

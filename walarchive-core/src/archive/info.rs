@@ -40,9 +40,12 @@ impl ArchiveInfo {
         let info: ArchiveInfo = serde_json::from_slice(bytes)
             .map_err(|error| Error::damaged("archive.json cannot be read").because(error).on(ARCHIVE_JSON))?;
         if info.format != FORMAT {
-            return Err(Error::damaged(format!("the archive has format {}, this program knows {FORMAT}", info.format))
-                .on(ARCHIVE_JSON)
-                .hint("use the newer walarchive that made it"));
+            return Err(Error::damaged(format!(
+                "the archive has format {}, this program knows {FORMAT}",
+                info.format
+            ))
+            .on(ARCHIVE_JSON)
+            .hint("use the newer walarchive that made it"));
         }
         if info.archive.len() != 32 || !info.archive.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(Error::damaged("archive.json names no archive").on(ARCHIVE_JSON));
@@ -55,11 +58,12 @@ impl ArchiveInfo {
     pub async fn read(storage: &dyn Storage) -> Result<ArchiveInfo> {
         match storage.get(ARCHIVE_JSON, Some(0..LONGEST)).await {
             Ok(part) => ArchiveInfo::parse(&part.bytes),
-            Err(error) if error.kind() == Kind::Absent => {
-                Err(Error::new(Kind::Unreachable, "there is no archive at this place (archive.json is missing)")
-                    .on(ARCHIVE_JSON)
-                    .hint("is it mounted, and is the URL right? 'walarchive init' makes a new archive"))
-            }
+            Err(error) if error.kind() == Kind::Absent => Err(Error::new(
+                Kind::Unreachable,
+                "there is no archive at this place (archive.json is missing)",
+            )
+            .on(ARCHIVE_JSON)
+            .hint("is it mounted, and is the URL right? 'walarchive init' makes a new archive")),
             Err(error) => Err(error.during("reading the archive's description")),
         }
     }

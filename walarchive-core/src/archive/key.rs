@@ -228,10 +228,7 @@ mod tests {
     fn keys_are_spelled_as_the_format_says() {
         let place = Place { cluster: "main".parse().unwrap(), system: SystemId(7) };
         let wal = |name: &str| place.wal(&name.parse().unwrap());
-        assert_eq!(
-            wal("0000000A0000000B000000CC"),
-            "main/7/wal/0000000A/0000000B/0000000A0000000B000000CC"
-        );
+        assert_eq!(wal("0000000A0000000B000000CC"), "main/7/wal/0000000A/0000000B/0000000A0000000B000000CC");
         assert_eq!(wal("0000000A.history"), "main/7/wal/0000000A.history");
         assert_eq!(
             wal("0000000A0000000B000000CC.00000028.backup"),
@@ -254,7 +251,13 @@ mod tests {
         for name in ["", ".", "..", ".hidden", "a/b", "a b", "ä", "archive.json", &"x".repeat(65)] {
             assert!(name.parse::<ClusterName>().is_err(), "{name:?}");
         }
-        for id in ["", "20260102T030405Z", "20260102T030405Z-0000FEED", "../../../../x", "20260102T030405Z-0000feed/"] {
+        for id in [
+            "",
+            "20260102T030405Z",
+            "20260102T030405Z-0000FEED",
+            "../../../../x",
+            "20260102T030405Z-0000feed/",
+        ] {
             assert!(id.parse::<BackupId>().is_err(), "{id:?}");
         }
         for id in ["", "-1", "007", "18446744073709551616", "x"] {

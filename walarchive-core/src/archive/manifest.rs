@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::object::Taker;
 use super::{Archive, BackupId, Extents, ObjectKind, PackName, Place, SystemId};
 use crate::codec::{Codec, Framer};
+use crate::crossing::Bridge;
 use crate::error::{Error, Kind, Result};
-use crate::pipeline::{Bridge, ObjectWriter};
+use crate::pipeline::ObjectWriter;
 use crate::wal::Lsn;
 
 const FORMAT: u32 = 1;
@@ -203,7 +204,10 @@ pub fn safe_path(bytes: &[u8]) -> Result<PathBuf> {
     let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
     let rebuilt: PathBuf = path.components().collect();
     if bytes.is_empty() || bytes.contains(&0) || !plain || rebuilt.as_os_str().as_bytes() != bytes {
-        return Err(Error::damaged(format!("a manifest names an unsafe path {:?}", path.display().to_string())));
+        return Err(Error::damaged(format!(
+            "a manifest names an unsafe path {:?}",
+            path.display().to_string()
+        )));
     }
     Ok(rebuilt)
 }
@@ -294,7 +298,8 @@ impl RawLine {
             mode: mode(self.mode)?,
             mtime: self.mtime.ok_or_else(lacks)?,
             size,
-            crc32c: u32::from_str_radix(&crc, 16).map_err(|_| Error::damaged("a manifest's crc32c is not hex"))?,
+            crc32c: u32::from_str_radix(&crc, 16)
+                .map_err(|_| Error::damaged("a manifest's crc32c is not hex"))?,
             extents,
             damaged: self.damaged,
         }))

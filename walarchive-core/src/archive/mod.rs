@@ -17,10 +17,11 @@ pub use extent::{Extent, Extents, PAGE};
 pub use info::ArchiveInfo;
 pub use key::{BackupId, ClusterName, PackName, Place, SystemId};
 pub use manifest::{
-    Facts, FileRecord, Line, Manifest, ManifestWriter, PackRecord, Tablespace, Visitor, read_facts, safe_path, scan,
+    Facts, FileRecord, Line, Manifest, ManifestWriter, PackRecord, Tablespace, Visitor, read_facts,
+    safe_path, scan,
 };
 pub use object::{Content, ObjectReader, Outside, Stored, Taker};
-pub use pack::{FrameEntry, PackReader, PackSink, PackWriter, FRAME_PAGES};
+pub use pack::{FRAME_PAGES, FrameEntry, PackReader, PackSink, PackWriter};
 
 use crate::cipher::age::{AgeCipher, Identity, Recipient};
 use crate::cipher::{Cipher, Plain};
@@ -28,7 +29,7 @@ use crate::error::{Error, Kind, Result};
 use crate::storage::Storage;
 
 /// Public keys to write with and secret keys to read with; either may be empty.
-#[derive(Default, Clone)]
+#[derive(Default)]
 pub struct Keys {
     /// Who will be able to read what is written.
     pub recipients: Vec<Recipient>,
@@ -61,8 +62,11 @@ impl Archive {
         let (info, new) = wanted.create(storage).await?;
         if info.encrypted() != encrypted {
             let is = if info.encrypted() { "encrypted" } else { "not encrypted" };
-            return Err(Error::new(Kind::Conflict, format!("there is an archive at this place already, and it is {is}"))
-                .hint("choose another place; an archive is encrypted or not for ever"));
+            return Err(Error::new(
+                Kind::Conflict,
+                format!("there is an archive at this place already, and it is {is}"),
+            )
+            .hint("choose another place; an archive is encrypted or not for ever"));
         }
         Ok((info, new))
     }
@@ -83,7 +87,9 @@ impl Archive {
     pub async fn open_with(storage: Arc<dyn Storage>, cipher: Arc<dyn Cipher>) -> Result<Archive> {
         let info = ArchiveInfo::read(storage.as_ref()).await?;
         if info.encrypted() != cipher.encrypts() {
-            return Err(Error::usage("the cipher does not fit the archive: one encrypts, the other does not"));
+            return Err(Error::usage(
+                "the cipher does not fit the archive: one encrypts, the other does not",
+            ));
         }
         Ok(Archive { storage, cipher, info: Arc::new(info) })
     }

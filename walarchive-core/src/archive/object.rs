@@ -8,8 +8,9 @@ use bytes::Bytes;
 use super::{Archive, Binding, ContentDigest, ObjectKind};
 use crate::cipher::{Head, Open, Seal};
 use crate::codec::{Codec, CodecId, PlainSink};
+use crate::crossing::blocking;
 use crate::error::{Error, Kind, Result};
-use crate::pipeline::{Opener, Sealer, blocking};
+use crate::pipeline::{Opener, Sealer};
 use crate::storage::{Created, Part};
 
 /// Bytes that hold the head of an object with a dozen recipients.
@@ -106,7 +107,8 @@ impl Archive {
     }
 
     async fn compare(&self, key: &str, kind: ObjectKind, digest: &str) -> Result<()> {
-        let stored = self.look_at(key, kind).await.map_err(|error| error.during("comparing with what is stored"))?;
+        let stored =
+            self.look_at(key, kind).await.map_err(|error| error.during("comparing with what is stored"))?;
         if stored.binding.digest.as_deref() != Some(digest) {
             return Err(Error::new(Kind::Conflict, "other content is stored under that name; nothing was changed")
                 .on(key)
@@ -140,10 +142,9 @@ impl Archive {
         let Some(head) = self.cipher.read_head(&part.bytes).map_err(|error| error.on(key))? else {
             return Ok(None);
         };
-        let bytes = head
-            .binding
-            .as_deref()
-            .ok_or_else(|| Error::damaged("the object was not made by walarchive: it names no key").on(key))?;
+        let bytes = head.binding.as_deref().ok_or_else(|| {
+            Error::damaged("the object was not made by walarchive: it names no key").on(key)
+        })?;
         let binding = Binding::read(bytes, self.info.id(), key, kind)?;
         let head_bytes = part.bytes.slice(..head.len);
         Ok(Some(Outside { binding, head, head_bytes, object_size: part.object_size }))

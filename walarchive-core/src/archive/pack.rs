@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::extent::{Extent, PAGE};
 use super::{Archive, BackupId, ObjectKind, ObjectReader, PackName, PackRecord, Place};
 use crate::codec::{Codec, Framer};
+use crate::crossing::Bridge;
 use crate::error::{Error, Result};
-use crate::pipeline::{Bridge, ObjectWriter};
+use crate::pipeline::ObjectWriter;
 
 /// Pages of a frame that this program writes. Small enough that one page is read cheaply, large enough that
 /// compression loses next to nothing.
@@ -232,7 +233,8 @@ fn parse_index(index: &[u8], record: &PackRecord) -> Result<Vec<FrameEntry>> {
     let mut at = 0u64;
     let mut frames = Vec::with_capacity(body.len() / ENTRY);
     for entry in body.chunks_exact(ENTRY) {
-        let number = |range: Range<usize>| entry[range].try_into().map(u32::from_le_bytes).map_err(|_| wrong());
+        let number =
+            |range: Range<usize>| entry[range].try_into().map(u32::from_le_bytes).map_err(|_| wrong());
         let (stored, plain) = (number(0..4)?, number(4..8)?);
         if plain == 0 || plain > FRAME_MAX || plain as usize % PAGE != 0 {
             return Err(wrong());

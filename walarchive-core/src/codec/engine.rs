@@ -6,7 +6,7 @@ use std::io;
 use async_compression::codecs::{DecodeV2, EncodeV2};
 use async_compression::core::util::{PartialBuffer, WriteBuffer};
 
-use super::{Codec, CodecId, Decoder, Encoder, Framer};
+use super::{Codec, CodecId, Decoder, Encoder, Framer, PlainSink};
 use crate::error::{Error, Kind, Result};
 
 /// The least and the most output room for one call of an engine, in bytes. The room is zeroed before each
@@ -98,12 +98,23 @@ pub(super) struct StreamDecoder {
     head: ([u8; 4], usize),
     /// Whether a member that can hold content has ended.
     content: bool,
+    /// Where the engine writes to, and how much of it the last step filled.
+    room: Vec<u8>,
+    filled: usize,
 }
 
 impl StreamDecoder {
     /// A reader of streams of codec `id` over a fresh `engine`.
     pub(super) fn new(id: CodecId, engine: impl DecodeV2 + Send + 'static) -> Self {
-        StreamDecoder { id, engine: Box::new(engine), at: At::Start, head: ([0; 4], 0), content: false }
+        StreamDecoder {
+            id,
+            engine: Box::new(engine),
+            at: At::Start,
+            head: ([0; 4], 0),
+            content: false,
+            room: vec![0; ROOM.1],
+            filled: 0,
+        }
     }
 
     fn damaged(&mut self, found: &str) -> Error {
@@ -141,17 +152,18 @@ impl StreamDecoder {
         self.at = At::End;
     }
 
-    /// Runs the engine once, over `rest` and into at most `room` bytes; tells how many bytes it took.
-    fn step(&mut self, rest: &[u8], out: &mut Vec<u8>, room: usize) -> Result<usize> {
-        let before = out.len();
+    /// Runs the engine once, over `rest` and into the room; tells how many bytes it took.
+    fn step(&mut self, rest: &[u8]) -> Result<usize> {
         let mut input = PartialBuffer::new(rest);
-        let ended = grow(out, room, |output| self.engine.decode(&mut input, output))
-            .map_err(|source| self.damaged("the data does not hold").because(source))?;
+        let mut output = WriteBuffer::new_initialized(&mut self.room);
+        let decoded = self.engine.decode(&mut input, &mut output);
+        self.filled = output.written_len();
+        let ended = decoded.map_err(|source| self.damaged("the data does not hold").because(source))?;
         let taken = input.written_len();
         self.remember(&rest[..taken]);
         if ended {
             self.leave();
-        } else if taken == 0 && out.len() == before {
+        } else if taken == 0 && self.filled == 0 {
             return Err(self.damaged("it leads nowhere"));
         }
         Ok(taken)
@@ -159,26 +171,21 @@ impl StreamDecoder {
 }
 
 impl Decoder for StreamDecoder {
-    fn push(&mut self, stored: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<()> {
-        let start = out.len();
+    fn push(&mut self, stored: &[u8], sink: PlainSink<'_>) -> Result<()> {
         let mut rest = stored;
         // The engines hold plain bytes back only in front of a trailer, so input drives out all there is.
         while !rest.is_empty() {
             self.enter()?;
-            let produced = out.len() - start;
-            let allowed = limit.saturating_sub(produced).saturating_add(1);
-            let room = rest.len().saturating_mul(4).max(produced).clamp(ROOM.0, ROOM.1).min(allowed);
-            let taken = self.step(rest, out, room)?;
+            let taken = self.step(rest)?;
             rest = &rest[taken..];
-            if out.len() - start > limit {
-                out.truncate(start.saturating_add(limit));
-                return Err(self.damaged("it holds more than it should"));
+            if self.filled > 0 {
+                sink(&self.room[..self.filled]).inspect_err(|_| self.at = At::Damage)?;
             }
         }
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>, _out: &mut Vec<u8>, _limit: usize) -> Result<()> {
+    fn finish(mut self: Box<Self>, _: PlainSink<'_>) -> Result<()> {
         match self.at {
             At::End if self.content => Ok(()),
             At::End => Err(self.damaged("it has frames to skip only")),
@@ -211,7 +218,12 @@ impl<C: Codec> Framer for StreamFramer<C> {
     fn unpack(&mut self, frame: &[u8], plain_len: usize, out: &mut Vec<u8>) -> Result<()> {
         let start = out.len();
         let mut decoder = self.codec.decoder()?;
-        let result = decoder.push(frame, out, plain_len).and_then(|()| decoder.finish(out, 0));
+        let id = self.codec.id();
+        let mut sink = |plain: &[u8]| {
+            out.extend_from_slice(plain);
+            if out.len() - start > plain_len { exact(id, plain_len, out.len() - start) } else { Ok(()) }
+        };
+        let result = decoder.push(frame, &mut sink).and_then(|()| decoder.finish(&mut sink));
         let result = result.and_then(|()| exact(self.codec.id(), plain_len, out.len() - start));
         result.inspect_err(|_| out.truncate(start))
     }

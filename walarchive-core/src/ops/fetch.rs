@@ -4,9 +4,9 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::archive::{Catalog, ObjectKind, Taker};
+use crate::crossing::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::files::NewFile;
-use crate::pipeline::blocking;
 use crate::wal::{LongHeader, SegmentName, TimelineHistory, WalName, check_segment};
 
 const LARGEST_SEGMENT: u64 = 1 << 30;
@@ -67,7 +67,9 @@ impl Landing {
             }
             WalName::History(timeline) => {
                 let parsed = TimelineHistory::parse(*timeline, &self.start);
-                parsed.map(drop).map_err(|error| Error::damaged("it is not a timeline history").because(error))
+                parsed
+                    .map(drop)
+                    .map_err(|error| Error::damaged("it is not a timeline history").because(error))
             }
             WalName::Backup { .. } => Ok(()),
         }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use crate::archive::{Archive, ClusterName, ObjectKind, Place, Stored, SystemId};
 use crate::codec::{Codec, PlainSink};
+use crate::crossing::blocking;
 use crate::error::{Error, Kind, Result};
-use crate::pipeline::blocking;
 use crate::postgres::datadir;
 use crate::source::WalFile;
 use crate::storage::Created;
@@ -119,8 +119,9 @@ impl Checked {
             }
             WalName::History(timeline) => {
                 let text = read_text(&wal.path)?;
-                TimelineHistory::parse(*timeline, &text)
-                    .map_err(|error| error.during(format!("{} is not a timeline history", wal.path.display())))?;
+                TimelineHistory::parse(*timeline, &text).map_err(|error| {
+                    error.during(format!("{} is not a timeline history", wal.path.display()))
+                })?;
                 None
             }
             WalName::Backup { .. } => {
@@ -129,7 +130,13 @@ impl Checked {
             }
         };
         let system = decide_system(found, expected, own)?;
-        Ok(Checked { file, path: wal.path.clone(), len, changed: (facts.mtime(), facts.mtime_nsec()), system })
+        Ok(Checked {
+            file,
+            path: wal.path.clone(),
+            len,
+            changed: (facts.mtime(), facts.mtime_nsec()),
+            system,
+        })
     }
 
     fn reopen(&self) -> Result<Checked> {
@@ -153,9 +160,12 @@ impl Checked {
         }
         let now = self.file.metadata().map_err(|error| cannot_read(&self.path, error))?;
         if total != self.len || (now.mtime(), now.mtime_nsec()) != self.changed {
-            return Err(Error::new(Kind::Local, format!("{} changed while it was read; nothing was stored", self.path.display()))
-                .on(self.path.display())
-                .hint("only completed WAL files may be pushed; is something else writing to it?"));
+            return Err(Error::new(
+                Kind::Local,
+                format!("{} changed while it was read; nothing was stored", self.path.display()),
+            )
+            .on(self.path.display())
+            .hint("only completed WAL files may be pushed; is something else writing to it?"));
         }
         Ok(())
     }
@@ -178,8 +188,9 @@ fn check_first_page(segment: &SegmentName, file: &mut File, path: &Path, len: u6
     let mut page = Vec::with_capacity(FIRST_PAGE);
     let mut first = file.take(FIRST_PAGE as u64);
     first.read_to_end(&mut page).map_err(|error| cannot_read(path, error))?;
-    let header = check_segment(segment, &page, len)
-        .map_err(|error| error.during(format!("{} is not the WAL segment that its name says", path.display())))?;
+    let header = check_segment(segment, &page, len).map_err(|error| {
+        error.during(format!("{} is not the WAL segment that its name says", path.display()))
+    })?;
     Ok(SystemId(header.system_id))
 }
 
@@ -217,7 +228,9 @@ fn decide_system(
     match (found, wanted) {
         (Some(found), Some(wanted)) if found != wanted => Err(Error::new(
             Kind::WrongCluster,
-            format!("the segment belongs to the cluster with system identifier {found}, this one is {wanted}; nothing was stored"),
+            format!(
+                "the segment belongs to the cluster with system identifier {found}, this one is {wanted}; nothing was stored"
+            ),
         )),
         (Some(system), _) | (None, Some(system)) => Ok(system),
         (None, None) => Err(Error::usage("cannot tell which cluster the file belongs to")

@@ -6,9 +6,7 @@ use serde::Serialize;
 
 use crate::archive::{Catalog, ObjectKind, StoredWal};
 use crate::error::{Error, Kind, Result};
-use crate::wal::{
-    Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalName, coverage,
-};
+use crate::wal::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalName, coverage};
 
 /// The WAL of one cluster.
 #[derive(Debug, Clone, Serialize)]
@@ -75,7 +73,8 @@ pub async fn segment_size(catalog: &Catalog, wal: &StoredWal) -> Result<Option<S
     };
     let key = catalog.place.wal(&name);
     let outside = catalog.archive.look_at(&key, ObjectKind::Wal).await?;
-    let bytes = outside.binding.plain.ok_or_else(|| Error::damaged("a segment does not say its length").on(&key))?;
+    let bytes =
+        outside.binding.plain.ok_or_else(|| Error::damaged("a segment does not say its length").on(&key))?;
     SegmentSize::new(bytes)
         .map(Some)
         .map_err(|error| Error::damaged("a stored segment has an impossible length").because(error).on(&key))
@@ -89,7 +88,9 @@ async fn histories(catalog: &Catalog, wal: &StoredWal, problems: &mut Vec<String
         match catalog.history(*timeline).await {
             Ok(history) => drop(histories.insert(*timeline, history)),
             Err(error) if error.kind() == Kind::Key => {
-                problems.push("branch points are not shown: reading timeline histories needs an identity".to_owned());
+                problems.push(
+                    "branch points are not shown: reading timeline histories needs an identity".to_owned(),
+                );
                 break;
             }
             Err(error) => problems.push(error.story()),
@@ -98,15 +99,10 @@ async fn histories(catalog: &Catalog, wal: &StoredWal, problems: &mut Vec<String
     histories
 }
 
-fn summaries(
-    wal: &StoredWal,
-    histories: &Histories,
-    size: SegmentSize,
-) -> Result<Vec<TimelineSummary>> {
+fn summaries(wal: &StoredWal, histories: &Histories, size: SegmentSize) -> Result<Vec<TimelineSummary>> {
     let stored = wal.by_number(size)?;
     let ranges = coverage::timeline_ranges(&stored, histories, size);
-    let all: BTreeSet<TimelineId> =
-        wal.segments.keys().chain(&wal.histories).copied().collect();
+    let all: BTreeSet<TimelineId> = wal.segments.keys().chain(&wal.histories).copied().collect();
     let names = |names: &[SegmentName]| names.iter().map(SegmentName::to_string).collect::<Vec<_>>();
     let summary = |timeline: &TimelineId| {
         let range = ranges.iter().find(|range| range.timeline == *timeline);
@@ -121,7 +117,12 @@ fn summaries(
             parent: branch.as_ref().map(|entry| entry.timeline.get()),
             branch_lsn: branch.as_ref().map(|entry| entry.end),
             history: wal.histories.contains(timeline),
-            partial: wal.partials.iter().filter(|s| s.timeline == *timeline).map(|s| format!("{s}.partial")).collect(),
+            partial: wal
+                .partials
+                .iter()
+                .filter(|s| s.timeline == *timeline)
+                .map(|s| format!("{s}.partial"))
+                .collect(),
         }
     };
     Ok(all.iter().map(summary).collect())
@@ -157,10 +158,11 @@ pub struct WalFacts {
 /// Shows one stored WAL file. Needs no identity.
 pub async fn show(catalog: &Catalog, name: &WalName) -> Result<WalFacts> {
     let key = catalog.place.wal(name);
-    let outside = catalog.archive.look_at(&key, ObjectKind::Wal).await.map_err(|error| match error.kind() {
-        Kind::Absent => Error::new(Kind::Absent, format!("{name} is not in the archive")).on(&key),
-        _ => error,
-    })?;
+    let outside =
+        catalog.archive.look_at(&key, ObjectKind::Wal).await.map_err(|error| match error.kind() {
+            Kind::Absent => Error::new(Kind::Absent, format!("{name} is not in the archive")).on(&key),
+            _ => error,
+        })?;
     let (timeline, segment) = match name {
         WalName::History(timeline) => (*timeline, None),
         WalName::Segment(segment) | WalName::Partial(segment) => (segment.timeline, Some(segment)),

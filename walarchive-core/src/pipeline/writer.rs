@@ -6,8 +6,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::Bridge;
 use crate::cipher::Seal;
+use crate::crossing::Bridge;
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 

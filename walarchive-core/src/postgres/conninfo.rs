@@ -39,9 +39,9 @@ impl ConnInfo {
 
     fn config(&self) -> Result<Config> {
         let mut config = match &self.text {
-            Some(text) => text.parse::<Config>().map_err(|error| {
-                Error::usage("the connection string cannot be read").because(error)
-            })?,
+            Some(text) => text
+                .parse::<Config>()
+                .map_err(|error| Error::usage("the connection string cannot be read").because(error))?,
             None => Config::new(),
         };
         if config.get_hosts().is_empty() {
@@ -53,7 +53,8 @@ impl ConnInfo {
         if config.get_ports().is_empty() {
             let port = variable("PGPORT").unwrap_or_else(|| "5432".to_owned());
             for part in port.split(',') {
-                config.port(part.parse().map_err(|_| Error::usage(format!("PGPORT {port:?} is not a port")))?);
+                config
+                    .port(part.parse().map_err(|_| Error::usage(format!("PGPORT {port:?} is not a port")))?);
             }
         }
         if config.get_user().is_none() {
@@ -80,9 +81,9 @@ impl ConnInfo {
             config.password(password.as_bytes());
             return;
         }
-        let file = variable("PGPASSFILE").map(PathBuf::from).or_else(|| {
-            variable("HOME").map(|home| Path::new(&home).join(".pgpass"))
-        });
+        let file = variable("PGPASSFILE")
+            .map(PathBuf::from)
+            .or_else(|| variable("HOME").map(|home| Path::new(&home).join(".pgpass")));
         if let Some(password) = file.and_then(|file| password_from(&file, config)) {
             config.password(password.as_bytes());
         }
@@ -122,7 +123,10 @@ fn default_host() -> String {
 fn system_user() -> String {
     let uid = rustix::process::geteuid().as_raw().to_string();
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let entry = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|line| line.get(2) == Some(&uid.as_str()));
+    let entry = passwd
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|line| line.get(2) == Some(&uid.as_str()));
     match entry.and_then(|line| line.first().map(|name| (*name).to_owned())) {
         Some(name) => name,
         None => variable("USER").unwrap_or_else(|| "postgres".to_owned()),
@@ -160,7 +164,8 @@ fn password_in(line: &str, wanted: [&str; 4]) -> Option<Zeroizing<String>> {
             other => fields.last_mut()?.push(other),
         }
     }
-    let matches = fields.iter().zip(wanted).all(|(field, wanted)| field.as_str() == "*" || field.as_str() == wanted);
+    let matches =
+        fields.iter().zip(wanted).all(|(field, wanted)| field.as_str() == "*" || field.as_str() == wanted);
     (fields.len() == 5 && matches).then(|| fields.pop()).flatten()
 }
 

@@ -19,12 +19,24 @@ pub const CONTROL_FILE: &str = "global/pg_control";
 const CONTROL_MAX: u64 = 64 * 1024;
 /// Contents that are not copied; the directories are.
 const EMPTY_DIRS: [&str; 8] = [
-    "pg_wal", "pg_dynshmem", "pg_notify", "pg_replslot", "pg_serial", "pg_snapshots", "pg_stat_tmp", "pg_subtrans",
+    "pg_wal",
+    "pg_dynshmem",
+    "pg_notify",
+    "pg_replslot",
+    "pg_serial",
+    "pg_snapshots",
+    "pg_stat_tmp",
+    "pg_subtrans",
 ];
 /// Files of the data directory itself that are not copied.
 const TOP_FILES: [&str; 7] = [
-    "postmaster.pid", "postmaster.opts", "postgresql.auto.conf.tmp", "current_logfiles.tmp", "backup_label",
-    "tablespace_map", "backup_manifest",
+    "postmaster.pid",
+    "postmaster.opts",
+    "postgresql.auto.conf.tmp",
+    "current_logfiles.tmp",
+    "backup_label",
+    "tablespace_map",
+    "backup_manifest",
 ];
 /// Names beginning so are not copied, wherever they are.
 const PREFIXES: [&str; 2] = ["pg_internal.init", "pgsql_tmp"];
@@ -51,7 +63,9 @@ pub fn system_id_of(data_dir: &Path) -> Result<Option<u64>> {
         Ok(true) => read_control(data_dir).map(|(control, _)| Some(control.system_id)),
         Ok(false) => Ok(None),
         Err(error) if error.kind() == ErrorKind::NotADirectory => Ok(None),
-        Err(error) => Err(Error::io(format!("cannot look at {}", data_dir.join(CONTROL_FILE).display()), error)),
+        Err(error) => {
+            Err(Error::io(format!("cannot look at {}", data_dir.join(CONTROL_FILE).display()), error))
+        }
     }
 }
 
@@ -145,7 +159,13 @@ fn walk(root: &Path, dir: &Path, version_dir: &str, contents: &mut Contents) -> 
     Ok(())
 }
 
-fn directory(root: &Path, path: PathBuf, facts: &Metadata, version_dir: &str, contents: &mut Contents) -> Result<()> {
+fn directory(
+    root: &Path,
+    path: PathBuf,
+    facts: &Metadata,
+    version_dir: &str,
+    contents: &mut Contents,
+) -> Result<()> {
     let mode = facts.mode() & 0o7777;
     let stays_empty = EMPTY_DIRS.iter().any(|name| path == Path::new(name));
     contents.dirs.push(Item { path: path.clone(), mode, size: 0 });
@@ -205,7 +225,9 @@ fn left_out(path: &Path, unlogged: &BTreeSet<u32>) -> bool {
 fn is_temporary_relation(path: &str) -> bool {
     let Some((dir, name)) = path.rsplit_once('/') else { return false };
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let Some((backend, file)) = name.strip_prefix('t').and_then(|rest| rest.split_once('_')) else { return false };
+    let Some((backend, file)) = name.strip_prefix('t').and_then(|rest| rest.split_once('_')) else {
+        return false;
+    };
     let number: String = file.chars().take_while(char::is_ascii_digit).collect();
     digits(backend) && relation_file(&format!("{dir}/{file}")).is_some() && digits(&number)
 }
@@ -245,15 +267,34 @@ mod tests {
         let unlogged = BTreeSet::from([16_390]);
         let out = |path: &str| left_out(Path::new(path), &unlogged);
         for path in [
-            "postmaster.pid", "backup_label", "base/pgsql_tmp", "base/5/pg_internal.init", "global/pg_internal.init.17",
-            "base/5/t3_16384", "base/5/t3_16384_fsm", "base/5/t12_16384.1", "base/5/16390", "base/5/16390_vm", "base/5/16390.2",
-            "pg_tblspc/16400/PG_15_202209061/5/t3_16384", ".DS_Store", "current_logfiles.tmp",
+            "postmaster.pid",
+            "backup_label",
+            "base/pgsql_tmp",
+            "base/5/pg_internal.init",
+            "global/pg_internal.init.17",
+            "base/5/t3_16384",
+            "base/5/t3_16384_fsm",
+            "base/5/t12_16384.1",
+            "base/5/16390",
+            "base/5/16390_vm",
+            "base/5/16390.2",
+            "pg_tblspc/16400/PG_15_202209061/5/t3_16384",
+            ".DS_Store",
+            "current_logfiles.tmp",
         ] {
             assert!(out(path), "{path}");
         }
         for path in [
-            "base/5/16390_init", "base/5/16391", "postgresql.conf", "current_logfiles", "base/5/tbl_1", "base/5/t_1",
-            "sub/postmaster.pid", "pg_xact/0000", "global/1262", "base/5/t3_x",
+            "base/5/16390_init",
+            "base/5/16391",
+            "postgresql.conf",
+            "current_logfiles",
+            "base/5/tbl_1",
+            "base/5/t_1",
+            "sub/postmaster.pid",
+            "pg_xact/0000",
+            "global/1262",
+            "base/5/t3_x",
         ] {
             assert!(!out(path), "{path}");
         }

@@ -1,4 +1,7 @@
-//! What an archive knows about PostgreSQL's own files and servers.
+//! PostgreSQL's own files, and running servers.
 
+pub mod conninfo;
 pub mod control;
+pub mod datadir;
 pub mod page;
+pub mod session;

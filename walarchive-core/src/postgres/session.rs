@@ -99,7 +99,10 @@ impl BackupSession {
             15.. => "SELECT pg_backup_start($1, $2)::text AS lsn",
             _ => "SELECT pg_start_backup($1, $2, false)::text AS lsn",
         };
-        let row = self.client.query_one(call, &[&label, &fast]).map_err(|error| failed("starting the backup", error))?;
+        let row = self
+            .client
+            .query_one(call, &[&label, &fast])
+            .map_err(|error| failed("starting the backup", error))?;
         let start = lsn(row.get("lsn"))?;
         let row = self
             .client
@@ -164,7 +167,10 @@ fn look(client: &mut Client) -> Result<ServerFacts> {
     let number: i32 = row.get("number");
     let major = (number / 10_000).max(0) as u32;
     if major < 13 {
-        return Err(Error::usage(format!("PostgreSQL {} is not supported; 13 and later are", row.get::<_, String>("version"))));
+        return Err(Error::usage(format!(
+            "PostgreSQL {} is not supported; 13 and later are",
+            row.get::<_, String>("version")
+        )));
     }
     Ok(ServerFacts {
         version: row.get("version"),

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 
 use super::{WalFile, WalSource};
+use crate::crossing::blocking;
 use crate::error::{Error, Result};
-use crate::pipeline::blocking;
 use crate::wal::WalName;
 
 /// What `pg_wal/archive_status` of a data directory lists as ready. Looks once, and changes nothing there:

@@ -10,10 +10,11 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 
-use super::object::{Objects, blocking, failed, failed_io, io_cause};
+use super::object::{Objects, failed, failed_io, io_cause};
 use super::root::{self, Root};
 use super::walk::{self, Walk};
 use super::{Created, Entry, Part, Storage, Upload, key};
+use crate::crossing::blocking;
 use crate::error::{Error, Kind, Result};
 
 /// How many entries of a listing are read at a time.
@@ -123,10 +124,6 @@ impl Storage for LocalStorage {
         self.read(self.objects.get(key, range).await).await
     }
 
-    async fn stream(&self, key: &str) -> Result<BoxStream<'static, Result<Bytes>>> {
-        self.read(self.objects.stream(key).await).await
-    }
-
     async fn size(&self, key: &str) -> Result<u64> {
         self.read(self.objects.size(key).await).await
     }
@@ -223,7 +220,7 @@ struct LocalUpload {
 
 #[async_trait]
 impl Upload for LocalUpload {
-    async fn write(&mut self, piece: Bytes) -> Result<()> {
+    async fn write(&mut self, piece: Vec<Bytes>) -> Result<()> {
         self.upload.write(piece).await.map_err(|error| at(&self.root, error))
     }
 

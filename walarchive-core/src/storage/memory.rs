@@ -43,10 +43,6 @@ impl Storage for MemoryStorage {
         self.0.get(key, range).await
     }
 
-    async fn stream(&self, key: &str) -> Result<BoxStream<'static, Result<Bytes>>> {
-        self.0.stream(key).await
-    }
-
     async fn size(&self, key: &str) -> Result<u64> {
         self.0.size(key).await
     }

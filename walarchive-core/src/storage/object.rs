@@ -1,8 +1,7 @@
 //! The contract of [`Storage`] over any [`ObjectStore`].
 
 use std::error::Error as StdError;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,15 +9,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::{
-    Error as StoreError, GetOptions, GetRange, GetResultPayload, MultipartUpload, ObjectStore,
-    ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path,
+    Error as StoreError, GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode,
+    PutOptions, PutPayload, path::Path,
 };
 
 use super::{Created, Entry, Part, Storage, Upload, key};
 use crate::error::{Error, Kind, Result};
-
-/// The length of the pieces that a file is read in, in bytes.
-const PIECE: usize = 1 << 20;
 
 /// A store over an [`ObjectStore`], without what is special to any.
 #[derive(Debug)]
@@ -85,18 +81,6 @@ impl Storage for Objects {
         }
     }
 
-    async fn stream(&self, key: &str) -> Result<BoxStream<'static, Result<Bytes>>> {
-        let result = self.store.get(&key::object(key)?).await;
-        let result = result.map_err(|source| failed("reading", key, source))?;
-        let key = key.to_owned();
-        Ok(match result.payload {
-            GetResultPayload::File(file, _) => pieces(file, key),
-            GetResultPayload::Stream(stream) => {
-                stream.map_err(move |source| failed("reading", &key, source)).boxed()
-            }
-        })
-    }
-
     async fn size(&self, key: &str) -> Result<u64> {
         let meta = self.store.head(&key::object(key)?).await;
         Ok(meta.map_err(|source| failed("looking up", key, source))?.size)
@@ -138,8 +122,8 @@ struct ObjectUpload {
 
 #[async_trait]
 impl Upload for ObjectUpload {
-    async fn write(&mut self, piece: Bytes) -> Result<()> {
-        let sent = self.upload.put_part(PutPayload::from(piece)).await;
+    async fn write(&mut self, piece: Vec<Bytes>) -> Result<()> {
+        let sent = self.upload.put_part(PutPayload::from_iter(piece)).await;
         sent.map_err(|source| failed("uploading", &self.key, source))
     }
 
@@ -152,32 +136,6 @@ impl Upload for ObjectUpload {
         let done = self.upload.abort().await;
         done.map_err(|source| failed("giving up the upload of", &self.key, source))
     }
-}
-
-/// Runs `work`, which blocks, where blocking is allowed.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => match runtime.spawn_blocking(work).await {
-            Ok(result) => result,
-            Err(source) => Err(Error::bug("waiting for file access").because(source)),
-        },
-        Err(_) => work(),
-    }
-}
-
-/// The content of `file` in pieces long enough that crossing threads for each costs little.
-fn pieces(file: File, key: String) -> BoxStream<'static, Result<Bytes>> {
-    let read = move |(mut file, key): (File, String)| {
-        blocking(move || {
-            let mut piece = Vec::with_capacity(PIECE);
-            let read = Read::by_ref(&mut file).take(PIECE as u64).read_to_end(&mut piece);
-            read.map_err(|source| failed_io("reading", &key, source))?;
-            Ok((!piece.is_empty()).then(|| (Bytes::from(piece), (file, key))))
-        })
-    };
-    stream::try_unfold((file, key), read).boxed()
 }
 
 /// What a store's error means for the object `key`.

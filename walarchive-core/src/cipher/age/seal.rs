@@ -65,6 +65,10 @@ impl Seal for AgeSeal {
         header::write(&self.stanzas, binding, &self.file_key, &self.nonce).map(Bytes::from)
     }
 
+    fn sealed_len(&self, plain: u64) -> u64 {
+        plain.saturating_add(plain.div_ceil(CHUNK as u64).max(1).saturating_mul(TAG as u64))
+    }
+
     fn push(&mut self, mut plain: &[u8], out: &mut Vec<Bytes>) -> Result<()> {
         while !plain.is_empty() {
             // A full chunk is only sealed when something follows, as the last one is marked.

@@ -15,8 +15,8 @@ use jiff::Timestamp;
 use super::at;
 use super::spool::Spool;
 use crate::archive::{Extents, FRAME_PAGES, FileRecord, PAGE, PackRecord, PackSink, PackWriter};
+use crate::crossing::blocking;
 use crate::error::{Error, Result};
-use crate::pipeline::blocking;
 use crate::postgres::datadir::{self, CONTROL_FILE, Item};
 use crate::postgres::page::{self, PageState, RelationFile, relation_file};
 use crate::postgres::session::Stopped;
@@ -138,7 +138,8 @@ impl Copy {
                 copied.spool.add(record)
             };
             let (_, control) = datadir::read_control(&copy.data_dir)?;
-            let mode = std::fs::metadata(copy.data_dir.join(CONTROL_FILE)).map_or(0o600, |facts| facts.mode() & 0o7777);
+            let mode = std::fs::metadata(copy.data_dir.join(CONTROL_FILE))
+                .map_or(0o600, |facts| facts.mode() & 0o7777);
             add("backup_label", mode, now, stopped.backup_label.as_bytes())?;
             if !stopped.tablespace_map.is_empty() {
                 add("tablespace_map", mode, now, stopped.tablespace_map.as_bytes())?;
@@ -147,13 +148,23 @@ impl Copy {
             copied.packs.extend(packs.finish()?);
             copied.packs.sort_by(|a, b| a.name.cmp(&b.name));
             let gapless = copied.packs.iter().enumerate().all(|(n, pack)| pack.name.number as usize == n);
-            if gapless { Ok(copied) } else { Err(Error::bug("the packs of a backup are not numbered without gaps")) }
+            if gapless {
+                Ok(copied)
+            } else {
+                Err(Error::bug("the packs of a backup are not numbered without gaps"))
+            }
         })
         .await
     }
 }
 
-fn whole(packs: &mut PackWriter, path: &Path, mode: u32, mtime: Timestamp, bytes: &[u8]) -> Result<FileRecord> {
+fn whole(
+    packs: &mut PackWriter,
+    path: &Path,
+    mode: u32,
+    mtime: Timestamp,
+    bytes: &[u8],
+) -> Result<FileRecord> {
     let mut extents = Extents::default();
     for (n, page) in bytes.chunks(PAGE).enumerate() {
         if page.iter().any(|byte| *byte != 0) {
@@ -173,8 +184,14 @@ fn whole(packs: &mut PackWriter, path: &Path, mode: u32, mtime: Timestamp, bytes
 
 /// Puts the pieces of files together, and counts.
 fn collect(pieces: impl Iterator<Item = Piece>, files: &[Item]) -> Result<Copied> {
-    let mut copied =
-        Copied { spool: Spool::new()?, packs: Vec::new(), files: 0, data_bytes: 0, damaged_pages: 0, damaged: Vec::new() };
+    let mut copied = Copied {
+        spool: Spool::new()?,
+        packs: Vec::new(),
+        files: 0,
+        data_bytes: 0,
+        damaged_pages: 0,
+        damaged: Vec::new(),
+    };
     let mut parts: BTreeMap<usize, BTreeMap<u64, Piece>> = BTreeMap::new();
     for piece in pieces {
         let item = &files[piece.file];
@@ -245,7 +262,8 @@ impl Worker {
         let mut buffer = vec![0; READ];
         while !self.stop.load(Ordering::Relaxed) {
             let Some(task) = self.tasks.get(self.next.fetch_add(1, Ordering::Relaxed)) else { break };
-            let piece = Stretch::new(&self.copy, &self.files[task.file], task).copy(&mut packs, &mut buffer)?;
+            let piece =
+                Stretch::new(&self.copy, &self.files[task.file], task).copy(&mut packs, &mut buffer)?;
             if self.sender.send(piece).is_err() {
                 break;
             }
@@ -284,25 +302,31 @@ impl<'a> Stretch<'a> {
     fn copy(&self, packs: &mut PackWriter, buffer: &mut [u8]) -> Result<Piece> {
         let path = self.copy.data_dir.join(&self.item.path);
         let failed = |error: std::io::Error| {
-            Error::io(format!("cannot read {}", at(&path)), error).on(at(&path)).hint("every file must be in a backup")
+            Error::io(format!("cannot read {}", at(&path)), error)
+                .on(at(&path))
+                .hint("every file must be in a backup")
         };
-        let (file, facts) = match File::open(&path).and_then(|file| file.metadata().map(|facts| (file, facts))) {
-            Ok(opened) => opened,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(self.gone()),
-            Err(error) => return Err(failed(error)),
-        };
+        let (file, facts) =
+            match File::open(&path).and_then(|file| file.metadata().map(|facts| (file, facts))) {
+                Ok(opened) => opened,
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(self.gone()),
+                Err(error) => return Err(failed(error)),
+            };
         let mut piece = self.piece(false);
-        piece.record.mtime = Timestamp::from_microsecond(facts.mtime() * 1_000_000 + facts.mtime_nsec() / 1000)
-            .unwrap_or(Timestamp::UNIX_EPOCH);
+        piece.record.mtime =
+            Timestamp::from_microsecond(facts.mtime() * 1_000_000 + facts.mtime_nsec() / 1000)
+                .unwrap_or(Timestamp::UNIX_EPOCH);
         // A small file counts as long as it is when it is opened; of a large one all stretches must agree.
-        let to = if self.task.whole { facts.len().min(u64::from(u32::MAX) * PAGE as u64) } else { self.task.to };
+        let to =
+            if self.task.whole { facts.len().min(u64::from(u32::MAX) * PAGE as u64) } else { self.task.to };
         let mut from = self.task.from;
         while from < to {
             let want = usize::try_from(to - from).unwrap_or(READ).min(READ);
             let got = read_at(&file, &mut buffer[..want], from).map_err(failed)?;
             // What was cut off meanwhile is zeros: the WAL cuts it off again.
             buffer[got..want].fill(0);
-            self.pages(&file, packs, &mut buffer[..want], from, &mut piece.record).map_err(|error| error.on(at(&path)))?;
+            self.pages(&file, packs, &mut buffer[..want], from, &mut piece.record)
+                .map_err(|error| error.on(at(&path)))?;
             self.copy.progress.advance(want as u64);
             from += want as u64;
         }

@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use self::copy::{Copy, Copied};
+use self::copy::{Copied, Copy};
 use crate::archive::{
-    Archive, Backup, BackupId, Catalog, ClusterName, Facts, FileRecord, Line, ManifestWriter, ObjectKind, PackSink,
-    Place, SystemId, Tablespace,
+    Archive, Backup, BackupId, Catalog, ClusterName, Facts, FileRecord, Line, ManifestWriter, ObjectKind,
+    PackSink, Place, SystemId, Tablespace,
 };
 use crate::codec::{Codec, PlainSink};
+use crate::crossing::{Bridge, blocking};
 use crate::error::{Error, Kind, Result};
-use crate::pipeline::{Bridge, blocking};
 use crate::postgres::conninfo::ConnInfo;
 use crate::postgres::control::ControlFile;
 use crate::postgres::datadir::{self, Contents};
@@ -88,7 +88,8 @@ pub async fn create(request: BackupRequest) -> Result<BackupDone> {
 }
 
 fn random() -> Result<u32> {
-    getrandom::u32().map_err(|error| Error::new(Kind::Local, "the system gives no random numbers").because(error))
+    getrandom::u32()
+        .map_err(|error| Error::new(Kind::Local, "the system gives no random numbers").because(error))
 }
 
 fn check_server(server: &ServerFacts) -> Result<()> {
@@ -96,8 +97,10 @@ fn check_server(server: &ServerFacts) -> Result<()> {
         return Err(Error::usage("this server is a standby; base backups are taken from the primary"));
     }
     if server.archive_mode == "off" {
-        return Err(Error::usage("archive_mode is off: the WAL that makes a backup restorable would not be archived")
-            .hint("set archive_mode = on and archive_command = 'walarchive-push %p', and restart PostgreSQL"));
+        return Err(Error::usage(
+            "archive_mode is off: the WAL that makes a backup restorable would not be archived",
+        )
+        .hint("set archive_mode = on and archive_command = 'walarchive-push %p', and restart PostgreSQL"));
     }
     if server.wal_level == "minimal" {
         return Err(Error::usage("wal_level is minimal: the WAL cannot restore a backup")
@@ -113,7 +116,10 @@ fn find_data_dir(dir: Option<PathBuf>, server: &ServerFacts) -> Result<(PathBuf,
             .hint("set PGDATA or postgres.data_dir, or grant pg_read_all_settings")
     })?;
     let (control, _) = datadir::read_control(&dir).map_err(|error| {
-        error.hint(format!("{} must be the server's data directory on this machine, readable for this user", dir.display()))
+        error.hint(format!(
+            "{} must be the server's data directory on this machine, readable for this user",
+            dir.display()
+        ))
     })?;
     if control.system_id != server.system_id {
         return Err(Error::new(
@@ -289,10 +295,7 @@ impl Run {
         })
         .await
         .map_err(|error| error.during("committing the backup"))?;
-        Ok(BackupDone {
-            backup: Backup { id: self.id.clone(), facts, pinned: self.request.pin },
-            damaged,
-        })
+        Ok(BackupDone { backup: Backup { id: self.id.clone(), facts, pinned: self.request.pin }, damaged })
     }
 
     /// The lease is of no use any more; one that stays behind expires.

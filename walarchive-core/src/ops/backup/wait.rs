@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::archive::Catalog;
+use crate::crossing::blocking;
 use crate::error::{Error, Kind, Result};
-use crate::pipeline::blocking;
 use crate::postgres::session::BackupSession;
 use crate::progress::Progress;
 use crate::wal::{Lsn, SegmentName, SegmentSize, TimelineId, WalName, last_segno_before};

@@ -117,8 +117,11 @@ fn line_of(inventory: &Inventory, wish: &Wish, own: TimelineId) -> Result<Timeli
     match inventory.histories.get(&timeline) {
         Some(history) => Ok(history.clone()),
         None if timeline == own => Ok(TimelineHistory::alone(timeline)),
-        None => Err(unrestorable(format!("timeline {timeline} is unknown: the archive has no {}.history", timeline.hex8()))
-            .hint("'walarchive wal list' shows the timelines")),
+        None => Err(unrestorable(format!(
+            "timeline {timeline} is unknown: the archive has no {}.history",
+            timeline.hex8()
+        ))
+        .hint("'walarchive wal list' shows the timelines")),
     }
 }
 
@@ -159,8 +162,9 @@ fn candidate<'a>(inventory: &'a Inventory, wish: &Wish, backup: &'a Backup) -> R
         ))
         .hint("choose another backup, or another --timeline"));
     }
-    let size = SegmentSize::new(facts.segment_size)
-        .map_err(|error| Error::damaged("a manifest names an impossible segment size").because(error).on(&backup.id))?;
+    let size = SegmentSize::new(facts.segment_size).map_err(|error| {
+        Error::damaged("a manifest names an impossible segment size").because(error).on(&backup.id)
+    })?;
     let chain = coverage::chain(&history, &inventory.segments, facts.start_lsn.segno(size), size);
     let last = last_segno_before(facts.stop_lsn, size);
     if !chain.covers(chain.from_segno, last) {
@@ -260,7 +264,10 @@ impl Candidate<'_> {
         timelines.retain(|timeline| *timeline >= own.get());
         let mut notes = Vec::new();
         if facts.damaged_pages > 0 {
-            notes.push(format!("{} pages of this backup failed their checksum when it was taken", facts.damaged_pages));
+            notes.push(format!(
+                "{} pages of this backup failed their checksum when it was taken",
+                facts.damaged_pages
+            ));
         }
         Ok(Plan {
             backup: self.backup.id.to_string(),

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use super::plan::{Candidate, Found};
 use super::target::Target;
 use crate::archive::{Catalog, ObjectKind};
+use crate::crossing::blocking;
 use crate::error::{Error, Kind, Result};
-use crate::pipeline::blocking;
 use crate::progress::Progress;
 use crate::wal::records::{Fact, ScanEnd, Scanner, unix_us};
 use crate::wal::{Lsn, SegmentSize, WalName};
@@ -22,10 +22,14 @@ pub async fn probe(
         Target::Latest | Target::Immediate => Ok(Found::default()),
         Target::Lsn(lsn) => match candidate.chain.end_segno.checked_sub(1) {
             // A position before the last segment is passed for certain.
-            Some(last) if lsn.segno(candidate.size) < last => Ok(Found { end: Some(start(last, candidate.size)), ..Found::default() }),
+            Some(last) if lsn.segno(candidate.size) < last => {
+                Ok(Found { end: Some(start(last, candidate.size)), ..Found::default() })
+            }
             _ => backwards(catalog, candidate, target, progress).await,
         },
-        Target::Time(_) | Target::Xid(_) | Target::Name(_) => backwards(catalog, candidate, target, progress).await,
+        Target::Time(_) | Target::Xid(_) | Target::Name(_) => {
+            backwards(catalog, candidate, target, progress).await
+        }
     }
 }
 
@@ -96,9 +100,10 @@ fn look(
             last_time: Timestamp::from_microsecond(unix_us(last)).ok(),
             ..Found::default()
         }),
-        Target::Xid(wanted) => at(&facts, |fact| {
-            matches!(fact, Fact::Commit { xid, .. } | Fact::Abort { xid, .. } if xid == wanted)
-        }),
+        Target::Xid(wanted) => at(
+            &facts,
+            |fact| matches!(fact, Fact::Commit { xid, .. } | Fact::Abort { xid, .. } if xid == wanted),
+        ),
         Target::Name(wanted) => {
             at(&facts, |fact| matches!(fact, Fact::RestorePoint { name, .. } if name == wanted))
         }
@@ -107,5 +112,9 @@ fn look(
 }
 
 fn at(facts: &[Fact], is: impl Fn(&Fact) -> bool) -> Option<Found> {
-    facts.iter().rev().find(|fact| is(fact)).map(|fact| Found { at: Some(fact.range().1), ..Found::default() })
+    facts
+        .iter()
+        .rev()
+        .find(|fact| is(fact))
+        .map(|fact| Found { at: Some(fact.range().1), ..Found::default() })
 }

@@ -26,13 +26,21 @@ pub enum Target {
     Name(String),
 }
 
+impl Target {
+    /// Whether only the WAL's records tell where the target is.
+    pub fn is_position_unknown(&self) -> bool {
+        matches!(self, Target::Xid(_) | Target::Name(_))
+    }
+}
+
 const FORMS: &str = "use latest, immediate, a time with its offset like 2026-01-31T14:30:00+01:00, lsn:0/16B3748, xid:795 or name:LABEL";
 
 impl FromStr for Target {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = |what: &str| Error::usage(format!("{text:?} is not a recovery target: {what}")).hint(FORMS);
+        let wrong =
+            |what: &str| Error::usage(format!("{text:?} is not a recovery target: {what}")).hint(FORMS);
         if let Some(lsn) = text.strip_prefix("lsn:") {
             return lsn.parse().map(Target::Lsn).map_err(|_| wrong("it is not a position in the WAL"));
         }
@@ -44,7 +52,11 @@ impl FromStr for Target {
         }
         if let Some(name) = text.strip_prefix("name:") {
             let fits = !name.is_empty() && name.len() < 64 && !name.contains(char::is_control);
-            return if fits { Ok(Target::Name(name.to_owned())) } else { Err(wrong("a restore point has 1 to 63 bytes")) };
+            return if fits {
+                Ok(Target::Name(name.to_owned()))
+            } else {
+                Err(wrong("a restore point has 1 to 63 bytes"))
+            };
         }
         match text {
             "latest" => Ok(Target::Latest),
@@ -93,7 +105,8 @@ impl FromStr for TimelineChoice {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = |_| Error::usage(format!("{text:?} is not a timeline")).hint("use latest, current or a number");
+        let wrong =
+            |_| Error::usage(format!("{text:?} is not a timeline")).hint("use latest, current or a number");
         match text {
             "latest" => Ok(TimelineChoice::Latest),
             "current" => Ok(TimelineChoice::Current),
@@ -118,7 +131,19 @@ mod tests {
         for text in ["2026-01-31T14:30:00", "2026-01-31 14:30", "2026-01-31"] {
             assert!(time(text).unwrap_err().story().contains("no offset"), "{text}");
         }
-        for text in ["", "now", "yesterday", "2026-02-30T00:00:00Z", "99999-01-01T00:00:00Z", "lsn:", "lsn:x", "xid:0", "xid:-1", "xid:4294967296", "name:"] {
+        for text in [
+            "",
+            "now",
+            "yesterday",
+            "2026-02-30T00:00:00Z",
+            "99999-01-01T00:00:00Z",
+            "lsn:",
+            "lsn:x",
+            "xid:0",
+            "xid:-1",
+            "xid:4294967296",
+            "name:",
+        ] {
             assert!(time(text).is_err(), "{text}");
         }
     }

@@ -1,4 +1,4 @@
-//! Between async code and blocking threads.
+//! Between async code and blocking threads: the only place where either waits for the other.
 
 use std::future::Future;
 
@@ -30,9 +30,9 @@ pub struct Bridge(Handle);
 impl Bridge {
     /// The bridge to the runtime that the caller runs on.
     pub fn current() -> Result<Bridge> {
-        Handle::try_current().map(Bridge).map_err(|error| {
-            Error::usage("this call needs a tokio runtime with time enabled").because(error)
-        })
+        Handle::try_current()
+            .map(Bridge)
+            .map_err(|error| Error::usage("this call needs a tokio runtime with time enabled").because(error))
     }
 
     /// Waits for `future` on this blocking thread.
@@ -41,7 +41,7 @@ impl Bridge {
     }
 
     /// Starts `future` beside the worker.
-    pub(super) fn spawn<T: Send + 'static>(
+    pub fn spawn<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,
     ) -> tokio::task::JoinHandle<T> {

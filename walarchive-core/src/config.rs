@@ -1,0 +1,397 @@
+//! Settings in, checked objects out. Flags beat variables, variables beat the file, the file beats defaults.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::archive::{Archive, ClusterName, Keys, SystemId};
+use crate::cipher::age::{Identity, Recipient, parse_recipients, read_identity_file};
+use crate::codec::{Codec, CodecSpec};
+use crate::error::{Error, Kind, Result};
+use crate::files;
+use crate::postgres::conninfo::ConnInfo;
+use crate::storage::{Storage, create_url, open_url};
+
+/// Where the settings file is, when nothing else is said.
+pub const DEFAULT_FILE: &str = "/etc/walarchive/walarchive.toml";
+const FILE_MAX: u64 = 1 << 20;
+
+/// A setting: its key in the file, and its variable.
+struct Setting {
+    key: &'static str,
+    variable: &'static str,
+}
+
+macro_rules! settings {
+    ($($name:ident = $key:literal, $variable:literal;)*) => {
+        $(const $name: Setting = Setting { key: $key, variable: $variable };)*
+        const ALL: &[Setting] = &[$($name),*];
+    };
+}
+
+settings! {
+    ARCHIVE = "archive", "WALARCHIVE_ARCHIVE";
+    CLUSTER = "cluster", "WALARCHIVE_CLUSTER";
+    SYSTEM_ID = "system_id", "WALARCHIVE_SYSTEM_ID";
+    RECIPIENTS = "encryption.recipients", "WALARCHIVE_RECIPIENTS";
+    RECIPIENTS_FILE = "encryption.recipients_file", "WALARCHIVE_RECIPIENTS_FILE";
+    IDENTITY_FILE = "encryption.identity_file", "WALARCHIVE_IDENTITY_FILE";
+    DATA_DIR = "postgres.data_dir", "PGDATA";
+    CONNECTION = "postgres.connection", "WALARCHIVE_CONNECTION";
+    WAL_CODEC = "wal.codec", "WALARCHIVE_WAL_CODEC";
+    BACKUP_CODEC = "backup.codec", "WALARCHIVE_BACKUP_CODEC";
+    RETRY_BUDGET = "wal.retry_budget", "WALARCHIVE_RETRY_BUDGET";
+    WAL_WAIT = "backup.wal_wait", "WALARCHIVE_BACKUP_WAL_WAIT";
+    STATE_DIR = "state_dir", "WALARCHIVE_STATE_DIR";
+}
+
+/// The variable that names the settings file.
+const FILE_VARIABLE: &str = "WALARCHIVE_CONFIG";
+
+/// The values of settings, by key, with where each comes from.
+#[derive(Default)]
+pub struct Settings {
+    values: BTreeMap<&'static str, (String, String)>,
+    file: Option<PathBuf>,
+}
+
+/// What flags say.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--config`
+    pub config: Option<PathBuf>,
+    /// `--archive`
+    pub archive: Option<String>,
+    /// `--cluster`
+    pub cluster: Option<String>,
+    /// `--system-id`
+    pub system_id: Option<String>,
+    /// `--envdir`
+    pub envdir: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct FileText(toml::Table);
+
+fn unknown(place: &str, name: &str, known: impl Iterator<Item = &'static str>) -> Error {
+    let mut known: Vec<_> = known.collect();
+    known.sort_unstable();
+    Error::usage(format!("{place} sets {name}, which is not a setting of this program"))
+        .hint(format!("known are: {}", known.join(", ")))
+}
+
+fn flatten(prefix: &str, table: &toml::Table, into: &mut Vec<(String, String)>) -> Result<()> {
+    for (name, value) in table {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        let text = match value {
+            toml::Value::Table(inner) => {
+                flatten(&key, inner, into)?;
+                continue;
+            }
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Array(list) => {
+                let parts: Option<Vec<_>> = list.iter().map(toml::Value::as_str).collect();
+                parts.ok_or_else(|| Error::usage(format!("{key} must be a list of strings")))?.join(" ")
+            }
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(yes) => yes.to_string(),
+            other => return Err(Error::usage(format!("{key} cannot be a {}", other.type_str()))),
+        };
+        into.push((key, text));
+    }
+    Ok(())
+}
+
+impl Settings {
+    /// Gathers the settings. `variables` are the process's environment.
+    pub fn load(flags: &Flags, variables: impl Iterator<Item = (String, String)>) -> Result<Settings> {
+        let mut variables: BTreeMap<String, String> = variables.collect();
+        if let Some(dir) = &flags.envdir {
+            variables.extend(read_envdir(dir)?);
+        }
+        let mut settings = Settings::default();
+        settings.take_file(flags, &variables)?;
+        settings.take_variables(&variables)?;
+        for (setting, value) in
+            [(ARCHIVE, &flags.archive), (CLUSTER, &flags.cluster), (SYSTEM_ID, &flags.system_id)]
+        {
+            if let Some(value) = value {
+                settings
+                    .values
+                    .insert(setting.key, (value.clone(), format!("--{}", setting.key.replace('_', "-"))));
+            }
+        }
+        Ok(settings)
+    }
+
+    fn take_file(&mut self, flags: &Flags, variables: &BTreeMap<String, String>) -> Result<()> {
+        let named = flags.config.clone().or_else(|| variables.get(FILE_VARIABLE).map(PathBuf::from));
+        let path = match named {
+            Some(path) => path,
+            None if Path::new(DEFAULT_FILE).exists() => PathBuf::from(DEFAULT_FILE),
+            None => return Ok(()),
+        };
+        let wrong = |message: String| Error::usage(message).on(path.display());
+        let bytes = files::read(&path, FILE_MAX).map_err(|error| {
+            wrong(format!("the settings file {} cannot be read", path.display())).because(error)
+        })?;
+        let text =
+            String::from_utf8(bytes).map_err(|_| wrong("the settings file is not UTF-8".to_owned()))?;
+        let FileText(table) = toml::from_str(&text).map_err(|error| {
+            wrong(format!("the settings file {} cannot be read: {}", path.display(), error.message()))
+        })?;
+        let mut found = Vec::new();
+        flatten("", &table, &mut found).map_err(|error| error.on(path.display()))?;
+        for (key, value) in found {
+            let place = path.display().to_string();
+            let setting = ALL.iter().find(|setting| setting.key == key);
+            let setting =
+                setting.ok_or_else(|| unknown(&place, &key, ALL.iter().map(|setting| setting.key)))?;
+            self.values.insert(setting.key, (value, place));
+        }
+        self.file = Some(path);
+        Ok(())
+    }
+
+    fn take_variables(&mut self, variables: &BTreeMap<String, String>) -> Result<()> {
+        for (name, value) in variables {
+            match ALL.iter().find(|setting| setting.variable == name) {
+                Some(setting) if !value.is_empty() => {
+                    self.values.insert(setting.key, (value.clone(), name.clone()));
+                }
+                None if name.starts_with("WALARCHIVE_") && name != FILE_VARIABLE => {
+                    return Err(unknown("the environment", name, ALL.iter().map(|setting| setting.variable)));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn text(&self, setting: &Setting) -> Option<&str> {
+        self.values.get(setting.key).map(|(value, _)| value.as_str())
+    }
+
+    fn parsed<T>(&self, setting: &Setting, default: T, parse: impl Fn(&str) -> Result<T>) -> Result<T> {
+        match self.values.get(setting.key) {
+            Some((value, place)) => {
+                parse(value).map_err(|error| error.during(format!("{} (set by {place})", setting.key)))
+            }
+            None => Ok(default),
+        }
+    }
+
+    fn url(&self) -> Result<&str> {
+        self.text(&ARCHIVE).ok_or_else(|| {
+            Error::usage("no archive is named").hint("set --archive, WALARCHIVE_ARCHIVE or 'archive' in the settings file, for example file:///srv/archive")
+        })
+    }
+
+    /// The store that the archive is in.
+    pub fn storage(&self) -> Result<Arc<dyn Storage>> {
+        open_url(self.url()?)
+    }
+
+    /// The same; a directory is made if it is not there.
+    pub fn new_storage(&self) -> Result<Arc<dyn Storage>> {
+        create_url(self.url()?)
+    }
+
+    /// The archive's URL, for messages.
+    pub fn archive_url(&self) -> Result<String> {
+        self.url().map(str::to_owned)
+    }
+
+    /// The name of the cluster.
+    pub fn cluster(&self) -> Result<ClusterName> {
+        self.parsed(&CLUSTER, ClusterName::default(), str::parse)
+    }
+
+    /// The system identifier, when it is set.
+    pub fn system_id(&self) -> Result<Option<SystemId>> {
+        self.parsed(&SYSTEM_ID, None, |text| text.parse().map(Some))
+    }
+
+    /// Who may read what is written, from the setting and the file that it may name.
+    pub fn recipients(&self) -> Result<Vec<Recipient>> {
+        let parse = |text: &str| {
+            parse_recipients(text)
+                .map_err(|error| Error::usage("the recipients cannot be used").because(error))
+        };
+        let mut recipients = self.parsed(&RECIPIENTS, Vec::new(), parse)?;
+        let from_file = self.parsed(&RECIPIENTS_FILE, Vec::new(), |path| {
+            let bytes = files::read(Path::new(path), FILE_MAX).map_err(|error| {
+                Error::new(Kind::Key, format!("the recipients' file {path} cannot be read")).because(error)
+            })?;
+            let text = String::from_utf8(bytes)
+                .map_err(|_| Error::new(Kind::Key, format!("the recipients' file {path} is not text")))?;
+            parse(&text)
+        })?;
+        for recipient in from_file {
+            if !recipients.contains(&recipient) {
+                recipients.push(recipient);
+            }
+        }
+        Ok(recipients)
+    }
+
+    /// The secret keys, when a file with them is set.
+    pub fn identities(&self) -> Result<Vec<Identity>> {
+        self.parsed(&IDENTITY_FILE, Vec::new(), |path| read_identity_file(Path::new(path)))
+    }
+
+    /// The keys for reading and writing. A host that has only an identity writes for itself.
+    pub fn keys(&self) -> Result<Keys> {
+        let (mut recipients, identities) = (self.recipients()?, self.identities()?);
+        if recipients.is_empty() {
+            recipients = identities.iter().map(Identity::recipient).collect();
+        }
+        Ok(Keys { recipients, identities })
+    }
+
+    /// The archive, opened.
+    pub async fn archive(&self) -> Result<Archive> {
+        let url = self.url()?;
+        let storage = self.storage()?;
+        Archive::open(storage, self.keys()?)
+            .await
+            .map_err(|error| error.during(format!("opening the archive {url}")))
+    }
+
+    /// The data directory, when it is set.
+    pub fn data_dir(&self) -> Option<PathBuf> {
+        self.text(&DATA_DIR).map(PathBuf::from)
+    }
+
+    /// How to reach the server.
+    pub fn connection(&self) -> ConnInfo {
+        ConnInfo::new(self.text(&CONNECTION).map(str::to_owned))
+    }
+
+    /// How WAL is compressed.
+    pub fn wal_codec(&self) -> Result<Arc<dyn Codec>> {
+        self.parsed(&WAL_CODEC, CodecSpec::default(), str::parse).map(CodecSpec::build)
+    }
+
+    /// How backups are compressed.
+    pub fn backup_codec(&self) -> Result<Arc<dyn Codec>> {
+        self.parsed(&BACKUP_CODEC, CodecSpec::default(), str::parse).map(CodecSpec::build)
+    }
+
+    /// How long WAL commands try again; `default` when it is not set.
+    pub fn retry_budget(&self, default: Duration) -> Result<Duration> {
+        self.parsed(&RETRY_BUDGET, default, duration)
+    }
+
+    /// How long a backup waits for the WAL that it needs.
+    pub fn wal_wait(&self) -> Result<Duration> {
+        self.parsed(&WAL_WAIT, Duration::from_secs(300), duration)
+    }
+
+    /// The variables and the settings file that a restored server's `restore_command` needs to find the same archive:
+    /// nothing secret is among them.
+    pub fn for_restore_command(&self) -> Result<(Option<PathBuf>, Vec<(&'static str, String)>)> {
+        let absolute = |path: &str| {
+            std::path::absolute(path)
+                .map(|path| path.display().to_string())
+                .map_err(|error| Error::io(format!("cannot resolve {path}"), error))
+        };
+        let mut variables = Vec::new();
+        let file = self.file.as_ref().map(|path| path.display().to_string());
+        for setting in [&ARCHIVE, &CLUSTER, &SYSTEM_ID, &IDENTITY_FILE, &RETRY_BUDGET] {
+            let Some((value, place)) = self.values.get(setting.key) else { continue };
+            if Some(place) == file.as_ref() {
+                continue;
+            }
+            let value = if setting.key == IDENTITY_FILE.key { absolute(value)? } else { value.clone() };
+            variables.push((setting.variable, value));
+        }
+        let file = match &self.file {
+            Some(path) if *path != Path::new(DEFAULT_FILE) => {
+                Some(PathBuf::from(absolute(&path.to_string_lossy())?))
+            }
+            _ => None,
+        };
+        Ok((file, variables))
+    }
+}
+
+fn duration(text: &str) -> Result<Duration> {
+    humantime::parse_duration(text).or_else(|_| text.parse::<u64>().map(Duration::from_secs)).map_err(|_| {
+        Error::usage(format!("{text:?} is not a duration")).hint("write it like 90s, 5min, 2h or 14d")
+    })
+}
+
+/// A daemontools directory: each file is a variable, its first line the value.
+fn read_envdir(dir: &Path) -> Result<BTreeMap<String, String>> {
+    let failed = |error| Error::io(format!("cannot read the environment directory {}", dir.display()), error);
+    let mut variables = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') || name.contains('=') || !entry.path().is_file() {
+            continue;
+        }
+        let bytes = files::read(&entry.path(), FILE_MAX)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let line = text.lines().next().unwrap_or_default().trim_end().replace('\0', "\n");
+        variables.insert(name, line);
+    }
+    Ok(variables)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(flags: &Flags, variables: &[(&str, &str)]) -> Result<Settings> {
+        let variables: Vec<_> = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Settings::load(flags, variables.into_iter())
+    }
+
+    #[test]
+    fn flags_beat_variables_and_variables_beat_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("walarchive.toml");
+        std::fs::write(
+            &file,
+            "archive = 'file:///from-file'\ncluster = 'file'\nsystem_id = 5\n[wal]\ncodec = 'lz4'\n",
+        )
+        .unwrap();
+        let flags =
+            Flags { config: Some(file), archive: Some("file:///from-flag".to_owned()), ..Flags::default() };
+        let settings =
+            load(&flags, &[("WALARCHIVE_CLUSTER", "env"), ("WALARCHIVE_ARCHIVE", "file:///from-env")])
+                .unwrap();
+        assert_eq!(settings.archive_url().unwrap(), "file:///from-flag");
+        assert_eq!(settings.cluster().unwrap().to_string(), "env");
+        assert_eq!(settings.system_id().unwrap(), Some(SystemId(5)));
+        assert_eq!(settings.wal_codec().unwrap().id(), crate::codec::CodecId::Lz4);
+    }
+
+    #[test]
+    fn mistakes_in_settings_are_named() {
+        let typo = load(&Flags::default(), &[("WALARCHIVE_ARCHVE", "x")]).err().unwrap();
+        assert!(typo.story().contains("WALARCHIVE_ARCHVE"), "{}", typo.story());
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("walarchive.toml");
+        for text in ["archvie = 'x'", "archive = 'a'\narchive = 'b'", "archive = ", "[wal]\ncodek = 'lz4'"] {
+            std::fs::write(&file, text).unwrap();
+            let flags = Flags { config: Some(file.clone()), ..Flags::default() };
+            assert_eq!(load(&flags, &[]).err().unwrap().kind(), Kind::Usage, "{text}");
+        }
+        let codec = load(&Flags::default(), &[("WALARCHIVE_WAL_CODEC", "zstd:99")]).unwrap();
+        assert!(codec.wal_codec().unwrap_err().story().contains("WALARCHIVE_WAL_CODEC"));
+    }
+
+    #[test]
+    fn an_environment_directory_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("WALARCHIVE_CLUSTER"), "fromdir  \nsecond line").unwrap();
+        let flags = Flags { envdir: Some(dir.path().to_owned()), ..Flags::default() };
+        assert_eq!(load(&flags, &[]).unwrap().cluster().unwrap().to_string(), "fromdir");
+    }
+}

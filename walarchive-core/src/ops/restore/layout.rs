@@ -1,0 +1,243 @@
+//! Where the parts of a restored cluster go, and whether they may.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+
+use crate::archive::{Facts, Tablespace};
+use crate::error::{Error, Kind, Result};
+use crate::files;
+use crate::postgres::datadir::refuse_unless_empty;
+
+/// Says that a restore is not complete, and how to go on.
+const MARKER: &str = "walarchive.restoring";
+
+/// `OLD=NEW`: a tablespace that was at OLD goes to NEW.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TablespaceMapping {
+    /// Where it was.
+    pub old: PathBuf,
+    /// Where it goes.
+    pub new: PathBuf,
+}
+
+impl FromStr for TablespaceMapping {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || Error::usage(format!("{text:?} is not OLD=NEW with two absolute paths"));
+        // A '=' in a path is written '\='.
+        let mut parts = vec![String::new()];
+        let mut chars = text.chars().peekable();
+        while let Some(c) = chars.next() {
+            match (c, chars.peek()) {
+                ('\\', Some('=')) => parts.last_mut().ok_or_else(wrong)?.extend(chars.next()),
+                ('=', _) => parts.push(String::new()),
+                _ => parts.last_mut().ok_or_else(wrong)?.push(c),
+            }
+        }
+        match parts.as_slice() {
+            [old, new] if old.starts_with('/') && new.starts_with('/') => {
+                Ok(TablespaceMapping { old: PathBuf::from(old), new: PathBuf::from(new) })
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// The directories of a restored cluster.
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    pub(super) target: PathBuf,
+    pub(super) tablespaces: Vec<Tablespace>,
+    /// Whether a tablespace is elsewhere than it was.
+    pub(super) moved: bool,
+    owner: Option<(u32, u32)>,
+}
+
+fn without_dots(path: &Path) -> PathBuf {
+    path.components().filter(|part| !matches!(part, Component::CurDir)).collect()
+}
+
+impl Layout {
+    pub(super) fn new(target: &Path, facts: &Facts, mappings: &[TablespaceMapping]) -> Result<Layout> {
+        let target = std::path::absolute(target)
+            .map_err(|error| Error::io(format!("cannot resolve {}", target.display()), error))?;
+        let mut unused: Vec<_> = mappings.iter().collect();
+        let mut tablespaces = facts.tablespaces.clone();
+        for tablespace in &mut tablespaces {
+            if let Some(at) =
+                unused.iter().position(|m| without_dots(&m.old) == without_dots(&tablespace.location))
+            {
+                tablespace.location = unused.remove(at).new.clone();
+            }
+        }
+        if let Some(mapping) = unused.first() {
+            let known: Vec<_> = facts.tablespaces.iter().map(|t| t.location.display().to_string()).collect();
+            return Err(Error::usage(format!("this backup has no tablespace at {}", mapping.old.display()))
+                .hint(format!(
+                    "its tablespaces are: {}",
+                    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+                )));
+        }
+        let moved = tablespaces != facts.tablespaces;
+        let layout = Layout { owner: None, target, tablespaces, moved };
+        layout.refuse_overlaps()?;
+        Ok(layout)
+    }
+
+    fn refuse_overlaps(&self) -> Result<()> {
+        let dirs: Vec<&Path> = [self.target.as_path()]
+            .into_iter()
+            .chain(self.tablespaces.iter().map(|t| t.location.as_path()))
+            .collect();
+        for (n, a) in dirs.iter().enumerate() {
+            for b in dirs.iter().skip(n + 1) {
+                if a.starts_with(b) || b.starts_with(a) {
+                    return Err(Error::new(
+                        Kind::UnsafeTarget,
+                        format!("{} and {} lie one within the other", a.display(), b.display()),
+                    )
+                    .hint("give each tablespace a place of its own with --tablespace OLD=NEW"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses unless every directory is absent or empty. Changes nothing.
+    pub(super) fn check(&self) -> Result<()> {
+        let marker = self.target.join(MARKER);
+        if marker.exists() {
+            return Err(Error::new(Kind::UnsafeTarget, format!("a restore into {} was interrupted", self.target.display()))
+                .on(self.target.display())
+                .hint(format!("its files are incomplete: empty the directory (and the tablespaces that {} names), then restore again", marker.display())));
+        }
+        refuse_unless_empty(&self.target)?;
+        for tablespace in &self.tablespaces {
+            refuse_unless_empty(&tablespace.location)
+                .map_err(|error| error.during(format!("tablespace {}", tablespace.oid)))?;
+        }
+        Ok(())
+    }
+
+    /// As root, files are given to whom the target directory belongs: PostgreSQL does not run as root.
+    fn find_owner(&mut self) -> Result<()> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let place = self.target.ancestors().find(|place| place.exists()).unwrap_or(Path::new("/"));
+        let facts = fs::metadata(place)
+            .map_err(|error| Error::io(format!("cannot look at {}", place.display()), error))?;
+        self.owner = (facts.uid() != 0).then_some((facts.uid(), facts.gid()));
+        Ok(())
+    }
+
+    /// Makes the directories, and marks the target as incomplete.
+    pub(super) fn begin(&mut self, mode: u32, backup: &str) -> Result<()> {
+        self.find_owner()?;
+        let failed =
+            |path: &Path, error| Error::io(format!("cannot make the directory {}", path.display()), error);
+        for dir in [&self.target].into_iter().chain(self.tablespaces.iter().map(|t| &t.location)) {
+            fs::create_dir_all(dir).map_err(|error| failed(dir, error))?;
+            files::make_dir(dir, mode)?;
+            self.give(dir)?;
+        }
+        let mut text = format!(
+            "walarchive is restoring backup {backup} here. While this file exists, or global/pg_control does not, the files are\n\
+             incomplete and PostgreSQL must not be started from them. If the restore was interrupted: empty this\n\
+             directory and the tablespaces below, then run the restore again.\n"
+        );
+        for tablespace in &self.tablespaces {
+            text.push_str(&format!("tablespace {}: {}\n", tablespace.oid, tablespace.location.display()));
+        }
+        files::write(&self.target.join(MARKER), 0o600, text.as_bytes())
+    }
+
+    /// Links the tablespaces.
+    pub(super) fn link(&self) -> Result<()> {
+        for tablespace in &self.tablespaces {
+            let link = self.target.join("pg_tblspc").join(tablespace.oid.to_string());
+            symlink(&tablespace.location, &link)
+                .map_err(|error| Error::io(format!("cannot make the link {}", link.display()), error))?;
+        }
+        Ok(())
+    }
+
+    /// The content of `tablespace_map` for where the tablespaces are now.
+    pub(super) fn tablespace_map(&self) -> Vec<u8> {
+        use std::os::unix::ffi::OsStrExt;
+        let mut map = Vec::new();
+        for tablespace in &self.tablespaces {
+            map.extend_from_slice(format!("{} ", tablespace.oid).as_bytes());
+            for byte in tablespace.location.as_os_str().as_bytes() {
+                if matches!(byte, b'\n' | b'\r' | b'\\') {
+                    map.push(b'\\');
+                }
+                map.push(*byte);
+            }
+            map.push(b'\n');
+        }
+        map
+    }
+
+    /// The restore is complete: the target is no longer marked.
+    pub(super) fn end(&self) -> Result<()> {
+        let marker = self.target.join(MARKER);
+        fs::remove_file(&marker)
+            .map_err(|error| Error::io(format!("cannot remove {}", marker.display()), error))?;
+        files::sync_dir(&self.target)
+    }
+
+    /// Gives a file or directory to the owner of the cluster.
+    pub(super) fn give(&self, path: &Path) -> Result<()> {
+        match self.owner {
+            Some((user, group)) => std::os::unix::fs::lchown(path, Some(user), Some(group))
+                .map_err(|error| Error::io(format!("cannot give {} to its owner", path.display()), error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives everything to the owner of the cluster.
+    pub(super) fn give_all(&self) -> Result<()> {
+        if self.owner.is_none() {
+            return Ok(());
+        }
+        let mut waiting: Vec<PathBuf> = vec![self.target.clone()];
+        waiting.extend(self.tablespaces.iter().map(|t| t.location.clone()));
+        while let Some(path) = waiting.pop() {
+            self.give(&path)?;
+            if path.is_dir() && !path.is_symlink() {
+                let failed = |error| Error::io(format!("cannot list {}", path.display()), error);
+                for entry in fs::read_dir(&path).map_err(failed)? {
+                    waiting.push(entry.map_err(failed)?.path());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable.
+    pub(super) fn sync(&self) -> Result<()> {
+        files::sync_file_system(&self.target)?;
+        for tablespace in &self.tablespaces {
+            files::sync_file_system(&tablespace.location)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mappings_are_two_absolute_paths() {
+        let mapping: TablespaceMapping = r"/a\=b=/c d".parse().unwrap();
+        assert_eq!((mapping.old, mapping.new), (PathBuf::from("/a=b"), PathBuf::from("/c d")));
+        for text in ["", "/a", "a=/b", "/a=b", "/a=/b=/c"] {
+            assert!(text.parse::<TablespaceMapping>().is_err(), "{text:?}");
+        }
+    }
+}

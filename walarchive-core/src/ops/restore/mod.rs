@@ -1,0 +1,118 @@
+//! A cluster back from the archive, at any moment that the archive leads to.
+//!
+//! A restore is planned first: nothing is written before backup, timelines and WAL are proven to lead to the target.
+
+mod layout;
+mod pg_manifest;
+mod plan;
+mod probe;
+mod recovery;
+mod target;
+mod write;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use layout::TablespaceMapping;
+pub use plan::{Candidate, Found, Inventory, Plan, Wish, candidates};
+pub use probe::probe;
+pub use recovery::{Action, Recovery, restore_command};
+pub use target::{Target, TimelineChoice};
+
+use self::layout::Layout;
+use crate::archive::{Backup, Catalog};
+use crate::crossing::blocking;
+use crate::error::{Error, Kind, Result};
+use crate::progress::Progress;
+use crate::wal::{SegmentSize, TimelineHistory, TimelineId};
+
+/// A restore that was asked for.
+pub struct RestoreRequest {
+    /// Where from.
+    pub catalog: Catalog,
+    /// What to restore.
+    pub wish: Wish,
+    /// The new data directory: absent or empty.
+    pub target_dir: PathBuf,
+    /// Where tablespaces go that are not to go where they were.
+    pub tablespaces: Vec<TablespaceMapping>,
+    /// What recovery is told.
+    pub recovery: Recovery,
+    /// How many stretches of files are written at once.
+    pub jobs: usize,
+    /// Hears how it goes.
+    pub progress: Arc<dyn Progress>,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone)]
+pub struct Restored {
+    /// The plan that was carried out.
+    pub plan: Plan,
+    /// Bytes that were written; pages of zeros are not.
+    pub bytes_written: u64,
+    /// Things to know.
+    pub notes: Vec<String>,
+}
+
+/// Everything that a plan is made from. Several small reads.
+pub async fn inventory(catalog: &Catalog) -> Result<Inventory> {
+    let backups = catalog.backups().await?;
+    let wal = catalog.wal().await?;
+    let mut histories = std::collections::BTreeMap::new();
+    for timeline in &wal.histories {
+        histories.insert(*timeline, catalog.history(*timeline).await?);
+    }
+    histories.entry(TimelineId::FIRST).or_insert_with(TimelineHistory::initial);
+    let segments = match backups.last() {
+        Some(Backup { facts, .. }) => wal.by_number(SegmentSize::new(facts.segment_size)?)?,
+        None => Default::default(),
+    };
+    Ok(Inventory { backups, segments, histories })
+}
+
+/// Plans a restore: chooses the newest backup from which the target can be reached, and proves that the WAL leads
+/// there. Writes nothing.
+pub async fn plan_restore(catalog: &Catalog, wish: &Wish, progress: &dyn Progress) -> Result<Plan> {
+    let inventory = inventory(catalog).await?;
+    let candidates = candidates(&inventory, wish)?;
+    let Some(newest) = candidates.first() else {
+        return Err(Error::bug("there is no candidate, and no reason"));
+    };
+    let oldest = candidates.last().unwrap_or(newest);
+    // Where a transaction or restore point is shows only in the WAL: any backup before it will do.
+    let searched = if wish.target.is_position_unknown() { oldest } else { newest };
+    let found = probe(catalog, searched, &wish.target, progress).await?;
+    let mut refused = None;
+    for candidate in &candidates {
+        match candidate.check(&wish.target, &found) {
+            Ok(()) => return candidate.plan(wish),
+            Err(error) if error.kind() == Kind::Unrestorable => refused = Some(error),
+            Err(error) => return Err(error),
+        }
+        if !wish.target.is_position_unknown() {
+            break;
+        }
+    }
+    Err(refused.unwrap_or_else(|| Error::bug("a restore was refused without a reason")))
+}
+
+/// Restores. The target directory and all tablespaces are complete, verified and durable on success; after a failure
+/// PostgreSQL refuses to start from them.
+pub async fn restore(request: RestoreRequest) -> Result<Restored> {
+    let plan = plan_restore(&request.catalog, &request.wish, request.progress.as_ref()).await?;
+    let backup = request.catalog.backup(&plan.id).await?;
+    let layout = Layout::new(&request.target_dir, &backup.facts, &request.tablespaces)?;
+    let layout = blocking(move || layout.check().map(|()| layout)).await?;
+    let work = write::Restore {
+        catalog: request.catalog.clone(),
+        id: plan.id.clone(),
+        layout,
+        recovery: request.recovery.text(&backup.facts, &request.wish.target, &plan)?,
+        standby: request.recovery.standby,
+        jobs: request.jobs.max(1),
+        progress: request.progress.clone(),
+    };
+    let (bytes_written, notes) = work.run().await?;
+    Ok(Restored { plan, bytes_written, notes })
+}

@@ -1,0 +1,145 @@
+//! What a restored server is told about its recovery.
+
+use std::path::Path;
+
+use super::plan::Plan;
+use super::target::Target;
+use crate::archive::Facts;
+use crate::error::{Error, Result};
+
+/// What the server does when recovery reached its target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Action {
+    /// Wait, read-only, for a decision.
+    Pause,
+    /// Open for writing, on a new timeline.
+    #[default]
+    Promote,
+    /// Shut down.
+    Shutdown,
+}
+
+impl std::str::FromStr for Action {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "pause" => Ok(Action::Pause),
+            "promote" => Ok(Action::Promote),
+            "shutdown" => Ok(Action::Shutdown),
+            _ => {
+                Err(Error::usage(format!("{text:?} is not an action")).hint("use pause, promote or shutdown"))
+            }
+        }
+    }
+}
+
+impl Action {
+    fn name(self) -> &'static str {
+        match self {
+            Action::Pause => "pause",
+            Action::Promote => "promote",
+            Action::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// Recovery settings beside the target.
+#[derive(Debug, Clone, Default)]
+pub struct Recovery {
+    /// The shell command that fetches WAL, with `%f` and `%p`.
+    pub restore_command: String,
+    /// Stop before the target instead of behind it.
+    pub exclusive: bool,
+    /// What to do at the target.
+    pub action: Action,
+    /// Go on as a standby.
+    pub standby: bool,
+}
+
+/// A shell command for `restore_command` that runs `program` (and leading arguments) with these variables.
+pub fn restore_command(program: &[&str], variables: &[(&str, String)], config: Option<&Path>) -> String {
+    let mut words = Vec::new();
+    if !variables.is_empty() {
+        words.push("env".to_owned());
+        words.extend(variables.iter().map(|(name, value)| format!("{name}={}", shell(value))));
+    }
+    words.extend(program.iter().map(|word| shell(word)));
+    if let Some(config) = config {
+        words.push("--config".to_owned());
+        words.push(shell(&config.to_string_lossy()));
+    }
+    // Everything so far is taken as it is; in restore_command a lone % would begin a placeholder.
+    let command = words.join(" ").replace('%', "%%");
+    format!("{command} %f %p")
+}
+
+fn shell(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-:=@,+".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// A value in a postgresql.conf file.
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\\', r"\\").replace('\'', "''"))
+}
+
+impl Recovery {
+    /// What is appended to postgresql.auto.conf. All target settings are set, so that none of an earlier recovery of the
+    /// same cluster stays in force.
+    pub(super) fn text(&self, facts: &Facts, target: &Target, plan: &Plan) -> Result<String> {
+        if self.standby && *target != Target::Latest {
+            return Err(Error::usage(
+                "a standby follows its primary: --standby and a recovery target exclude each other",
+            ));
+        }
+        let timeline = if self.standby { "latest".to_owned() } else { plan.timeline.to_string() };
+        let is = |wanted: bool, value: String| if wanted { value } else { String::new() };
+        let set = |text: &mut String, name: &str, value: &str| {
+            text.push_str(&format!("{name} = {}\n", quoted(value)))
+        };
+        let mut text = format!("\n# Written by walarchive when backup {} was restored.\n", facts.id);
+        set(&mut text, "restore_command", &self.restore_command);
+        set(&mut text, "recovery_target_timeline", &timeline);
+        set(&mut text, "recovery_target", &is(*target == Target::Immediate, "immediate".to_owned()));
+        let time = match target {
+            Target::Time(time) => time.strftime("%Y-%m-%d %H:%M:%S%.6f+00").to_string(),
+            _ => String::new(),
+        };
+        set(&mut text, "recovery_target_time", &time);
+        let (lsn, xid, name) = match target {
+            Target::Lsn(lsn) => (lsn.to_string(), String::new(), String::new()),
+            Target::Xid(xid) => (String::new(), xid.to_string(), String::new()),
+            Target::Name(name) => (String::new(), String::new(), name.clone()),
+            _ => Default::default(),
+        };
+        set(&mut text, "recovery_target_lsn", &lsn);
+        set(&mut text, "recovery_target_xid", &xid);
+        set(&mut text, "recovery_target_name", &name);
+        set(&mut text, "recovery_target_inclusive", if self.exclusive { "off" } else { "on" });
+        set(&mut text, "recovery_target_action", self.action.name());
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_survives_shell_and_placeholders() {
+        let command = restore_command(
+            &["/opt/my tools/walarchive-fetch"],
+            &[("WALARCHIVE_ARCHIVE", "file:///srv/it's 100%".to_owned())],
+            Some(Path::new("/etc/w.toml")),
+        );
+        assert_eq!(
+            command,
+            r"env WALARCHIVE_ARCHIVE='file:///srv/it'\''s 100%%' '/opt/my tools/walarchive-fetch' --config /etc/w.toml %f %p"
+        );
+        assert_eq!(quoted(r"a'b\c"), r"'a''b\\c'");
+    }
+}
