@@ -2,6 +2,7 @@
 
 mod copy;
 mod spool;
+mod stretch;
 mod wait;
 
 use std::collections::BTreeMap;
