@@ -16,6 +16,8 @@ use crate::postgres::page::{self, PageState, RelationFile, relation_file};
 
 /// A page that does not hold is read again: the server may have been in the middle of writing it.
 const READ_AGAIN: u32 = 5;
+/// So many damaged pages of a file are told one by one; the manifest has them all.
+const NOTES: usize = 20;
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// One stretch of a file being copied.
@@ -114,10 +116,12 @@ impl<'a> Stretch<'a> {
             }
             if page.len() == PAGE && !self.holds(file, page, number)? {
                 record.damaged.push(number);
-                self.copy.progress.note(&format!(
-                    "page checksum does not hold: file {}, block {number}",
-                    at(&self.item.path)
-                ));
+                if record.damaged.len() <= NOTES {
+                    let file = at(&self.item.path);
+                    self.copy
+                        .progress
+                        .note(&format!("page checksum does not hold: file {file}, block {number}"));
+                }
             }
             record.extents.push_page(packs.append(number, page)?, FRAME_PAGES);
         }
