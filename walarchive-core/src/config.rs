@@ -293,7 +293,7 @@ impl Settings {
 
     /// The variables and the settings file that a restored server's `restore_command` needs to find the same archive:
     /// nothing secret is among them.
-    pub fn for_restore_command(&self) -> Result<(Option<PathBuf>, Vec<(&'static str, String)>)> {
+    pub fn for_restore_command(&self) -> Result<(Option<PathBuf>, Variables)> {
         let absolute = |path: &str| {
             std::path::absolute(path)
                 .map(|path| path.display().to_string())
@@ -318,6 +318,9 @@ impl Settings {
         Ok((file, variables))
     }
 }
+
+/// Environment variables and their values.
+pub type Variables = Vec<(&'static str, String)>;
 
 /// Keeps a new secret key in a file that only its owner can read. A file that is there is never touched.
 pub fn write_identity(path: &Path, identity: &Identity) -> Result<()> {
