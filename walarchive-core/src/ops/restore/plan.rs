@@ -27,10 +27,10 @@ pub struct Inventory {
 pub struct Found {
     /// Where the record is that recovery stops at (`xid`, `name`): one past it.
     pub at: Option<Lsn>,
-    /// The last time that a record has (`time`), and where the valid WAL ends (`lsn`).
+    /// When the last transaction ended (`time`).
     pub last_time: Option<Timestamp>,
-    /// Where valid WAL ends.
-    pub end: Option<Lsn>,
+    /// A position up to which records are known to begin (`lsn`): recovery stops only where one does.
+    pub last_record: Option<Lsn>,
 }
 
 /// A restore, before it is carried out.
@@ -277,9 +277,9 @@ impl Candidate<'_> {
                 Some(last) => Err(self.no_further(&time.to_string(), &format!("the last transaction in the archive is of {last}"))?),
                 None => Err(self.no_further(&time.to_string(), "the archive holds no transaction after the backup")?),
             },
-            Target::Lsn(lsn) => match found.end {
-                Some(end) if end > *lsn => Ok(()),
-                Some(end) => Err(self.no_further(&lsn.to_string(), &format!("the WAL in the archive ends at {end}"))?),
+            Target::Lsn(lsn) => match found.last_record {
+                Some(last) if last >= *lsn => Ok(()),
+                Some(last) => Err(self.no_further(&lsn.to_string(), &format!("the last record of the WAL in the archive begins at {last}"))?),
                 None => Err(self.no_further(&lsn.to_string(), &format!("the WAL in the archive ends before {}", self.stored_end()))?),
             },
             Target::Xid(_) | Target::Name(_) => match found.at {
