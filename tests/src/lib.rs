@@ -22,6 +22,7 @@ mod cluster;
 mod kill;
 mod product;
 mod programs;
+pub mod sample;
 mod scratch;
 pub mod trace;
 
