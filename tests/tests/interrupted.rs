@@ -15,9 +15,12 @@ use walarchive_tests::{
 
 const LONG: Duration = Duration::from_secs(60);
 
-fn signal(process: &Background, signal: Signal) {
-    let pid = i32::try_from(process.pid()).unwrap();
-    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+/// Sends a signal, unless the process has ended by itself.
+fn signal(process: &mut Background, signal: Signal) {
+    if process.ended().is_none() {
+        let pid = Pid::from_raw(i32::try_from(process.pid()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
 }
 
 /// A running cluster that archives.
@@ -105,7 +108,7 @@ fn a_backup_that_is_killed_leaves_nothing() {
         std::thread::sleep(whole * u32::try_from(n).unwrap() / 16);
         // One that was faster this time is whole, and listed.
         let ended = backup.ended();
-        signal(&backup, number);
+        signal(&mut backup, number);
         let status = backup.wait(LONG);
         let listed = live.backups();
         if status.success() {
@@ -179,12 +182,12 @@ fn a_backup_whose_server_dies_is_not_one() {
         let mut backup = live.start_backup("log");
         wait_until("the backup begins", LONG, || backup.printed().contains(" begins"));
         // It must not be ready before its server is dead.
-        signal(&backup, Signal::STOP);
+        signal(&mut backup, Signal::STOP);
         match stop {
             Some(mode) => live.cluster.stop(mode),
             None => live.cluster.kill9(),
         }
-        signal(&backup, Signal::CONT);
+        signal(&mut backup, Signal::CONT);
         let status = backup.wait(LONG);
         assert_eq!(status.code(), Some(5), "{}", backup.printed());
         assert_eq!(live.backups(), Vec::<String>::new());
@@ -199,10 +202,10 @@ fn a_backup_whose_session_is_ended_is_not_one() {
     let Some(live) = Live::new() else { return };
     let mut backup = live.start_backup("log");
     wait_until("the backup begins", LONG, || backup.printed().contains(" begins"));
-    signal(&backup, Signal::STOP);
+    signal(&mut backup, Signal::STOP);
     let others = "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and backend_type = 'client backend'";
     live.cluster.psql(others);
-    signal(&backup, Signal::CONT);
+    signal(&mut backup, Signal::CONT);
     let status = backup.wait(LONG);
     assert_eq!(status.code(), Some(5), "{}", backup.printed());
     assert_eq!(live.backups(), Vec::<String>::new());
@@ -337,7 +340,7 @@ impl Lost {
 fn a_restore_that_is_killed_does_not_pass_for_a_cluster() {
     let Some(lost) = Lost::new() else { return };
     let begun = Instant::now();
-    assert_eq!(lost.restore().status().unwrap().code(), Some(0));
+    assert_eq!(lost.restore().output().unwrap().status.code(), Some(0));
     let whole = begun.elapsed();
     fs::remove_dir_all(lost.target()).unwrap();
     let mut halves = 0;
@@ -349,7 +352,7 @@ fn a_restore_that_is_killed_does_not_pass_for_a_cluster() {
         halves += u32::from(lost.check(&format!("{n}/15")));
     }
     assert!(halves > 2, "only {halves} were killed half way");
-    assert_eq!(lost.restore().status().unwrap().code(), Some(0));
+    assert_eq!(lost.restore().output().unwrap().status.code(), Some(0));
     lost.starts(&lost.target());
 }
 
@@ -388,5 +391,5 @@ fn a_restore_that_dies_at_a_call_does_not_pass_for_a_cluster() {
             fs::remove_dir_all(lost.target()).unwrap();
         }
     }
-    assert_eq!(lost.restore().status().unwrap().code(), Some(0));
+    assert_eq!(lost.restore().output().unwrap().status.code(), Some(0));
 }
