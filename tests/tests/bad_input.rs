@@ -124,7 +124,10 @@ fn another_cluster_is_told_apart() {
     product.unset("WALARCHIVE_SYSTEM_ID");
     let cluster = || Cluster::builder(&scratch).wal_segment_mib(1).create();
     let (Some(mine), Some(other)) = (cluster(), cluster()) else { return };
-    let name = "000000010000000000000001";
+    let segments = |cluster: &Cluster| sample::names(&cluster.data_dir().join("pg_wal"));
+    let name = segments(&mine).into_iter().find(|name| name.len() == 24 && segments(&other).contains(name));
+    let name = name.expect("a segment that both have").clone();
+    let name = name.as_str();
     let (own, foreign) =
         (mine.data_dir().join("pg_wal").join(name), other.data_dir().join("pg_wal").join(name));
     // A segment of the other one, in our own pg_wal.
@@ -190,7 +193,7 @@ fn keys_that_do_not_open() {
         ("empty", String::new()),
         ("short", identity.lines().last().unwrap()[..40].to_owned()),
         ("recipient", "age1lggyhqrw2nlhcxprm67z43rta597azn8gknawjehu9d9dl0jq3yqqvfafg\n".to_owned()),
-        ("lower", identity.to_lowercase().replace("# ", "#x")[..200].to_owned()),
+        ("lower", identity.to_lowercase()),
     ] {
         let file = scratch.write(name, text);
         let output = with(&file).run(&fetch);
@@ -212,9 +215,8 @@ fn keys_that_do_not_open() {
     let again = none.run(&["wal", "push", path(&file)]);
     assert_eq!(again.code, Some(0), "{again:?}");
     none.unset("WALARCHIVE_RECIPIENTS");
-    fs::rename(&file, scratch.join(segment_name(1, 3))).unwrap();
-    let error = refused(&none, &["wal", "push", path(&file)], 2, &["recipient"]);
-    assert_eq!(error["code"], 2);
+    let error = refused(&none, &["wal", "push", path(&file)], 4, &["recipient"]);
+    assert_eq!(error["kind"], "key");
 }
 
 #[test]
@@ -254,7 +256,7 @@ fn settings_that_cannot_be_meant() {
         ("[wal]\nkodec = 'x'", &["wal.kodec", "wal.codec"]),
         ("archive = [1]", &["archive"]),
         ("archive = ", &["config.toml"]),
-        ("cluster = 'a'\ncluster = 'b'", &["config.toml", "cluster"]),
+        ("cluster = 'a'\ncluster = 'b'", &["config.toml", "line 2"]),
         ("[encryption]\nidentity = 'AGE-SECRET-KEY-1'", &["encryption.identity_file"]),
     ] {
         let file = scratch.write("config.toml", text);
@@ -347,7 +349,7 @@ impl Small {
     fn mount(scratch: &Scratch) -> Option<Small> {
         let dir = scratch.dir("small");
         let mut mount = std::process::Command::new("mount");
-        let mounted = mount.args(["-t", "tmpfs", "-o", "size=2m,mode=0777", "tmpfs"]).arg(&dir).output();
+        let mounted = mount.args(["-t", "tmpfs", "-o", "size=2500k,mode=0777", "tmpfs"]).arg(&dir).output();
         if mounted.as_ref().is_ok_and(|output| output.status.success()) {
             scratch.own(&dir);
             return Some(Small(dir));
@@ -374,7 +376,7 @@ fn a_full_disk_is_said_and_nothing_half_is_seen() {
         product.run(&["--json", "wal", "push", path(&file)])
     };
     assert_eq!(push(3).code, Some(0));
-    fs::write(small.0.join("ballast"), vec![1; 400 << 10]).unwrap();
+    fs::write(small.0.join("ballast"), vec![1; 800 << 10]).unwrap();
     for _ in 0..2 {
         let full = push(4);
         assert_eq!(full.code, Some(6), "{full:?}");
@@ -389,6 +391,7 @@ fn a_full_disk_is_said_and_nothing_half_is_seen() {
     assert_eq!(fetch.code, Some(206), "{fetch:?}");
     assert_eq!(sample::names(&small.0), ["archive", "ballast"]);
     fs::remove_file(small.0.join("ballast")).unwrap();
+    assert!(files_with(&small.0, "#").is_empty(), "what was not stored still takes room");
     let roomy = push(4);
     assert_eq!(roomy.code, Some(0), "{roomy:?}");
     product.ok(&["wal", "fetch", &segment_name(1, 4), path(&scratch.join("dest"))]);
