@@ -23,6 +23,7 @@ mod kill;
 mod product;
 mod programs;
 mod restored;
+pub mod sample;
 mod scratch;
 pub mod trace;
 

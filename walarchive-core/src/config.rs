@@ -141,7 +141,13 @@ impl Settings {
         let text =
             String::from_utf8(bytes).map_err(|_| wrong("the settings file is not UTF-8".to_owned()))?;
         let FileText(table) = toml::from_str(&text).map_err(|error| {
-            wrong(format!("the settings file {} cannot be read: {}", path.display(), error.message()))
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            wrong(format!(
+                "the settings file {} cannot be read: line {line}: {}",
+                path.display(),
+                error.message()
+            ))
         })?;
         let mut found = Vec::new();
         flatten("", &table, &mut found).map_err(|error| error.on(path.display()))?;
