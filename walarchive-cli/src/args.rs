@@ -56,6 +56,9 @@ pub struct Global {
     /// No progress bars
     #[arg(long, global = true)]
     pub no_progress: bool,
+    /// The command works without anybody's settings
+    #[arg(skip)]
+    pub without_settings: bool,
 }
 
 impl Global {
@@ -298,7 +301,13 @@ pub struct DemoArgs {
     /// Leave the clusters and the archive where they are
     #[arg(long)]
     pub keep: bool,
-    /// Where to work; a temporary directory by default
+    /// Where to work: an absent or empty directory; a temporary one by default
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+    /// Where PostgreSQL's programs are; by default the newest that are found
+    #[arg(long, value_name = "DIR")]
+    pub pg_bin: Option<PathBuf>,
+    /// The directory that this program, running as root, made for itself running as somebody else
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub inside: Option<PathBuf>,
 }
