@@ -152,7 +152,8 @@ def restore(archive, backup, dest):
             files, total = files + 1, total + entry["size"]
     for path, mode in reversed(modes):  # last: a mode may forbid writing
         os.chmod(path, mode)
-    check((files, total) == (facts["files"], facts["data_bytes"]), f"{files} files, {total} bytes: not as the facts say")
+    stated = facts["files"], facts["data_bytes"]
+    check((files, total) == stated, f"{files} files of {total} bytes, and the facts say {stated}")
     return {"backup": backup, "files": files, "data_bytes": total}
 
 

@@ -1,7 +1,15 @@
-"""The reader's own parts against published vectors: run by the tests before anything is believed."""
+"""The reader itself: its checksums against published vectors, and what it has to refuse."""
+import gzip
+import json
+import shutil
+import struct
+import tempfile
 import unittest
+from pathlib import Path
+
+import reader
 from blake3_py import blake3, derive_key
-from sealed import crc32c
+from sealed import Absent, Archive, Refused, crc32c
 
 KEY, CONTEXT = b"whats the Elvish word for friend", b"BLAKE3 2019-12-27 16:29:52 test vectors context"
 # From BLAKE3's test_vectors.json: length of the input (0, 1, …, 250, 0, 1, …), hash, keyed hash, derive key.
@@ -55,6 +63,145 @@ class Published(unittest.TestCase):
         self.assertEqual(crc32c(b"\xff" * 32), 0x62A8AB43)
         self.assertEqual(crc32c(bytes(range(32))), 0x46DD794E)
         self.assertEqual(crc32c(b"6789", crc32c(b"12345")), 0xE3069283)
+
+
+ARCHIVE, SYSTEM, BACKUP = "00112233445566778899aabbccddeeff", "7000000000000000001", "20260102T030405Z-0a0b0c0d"
+PACK = f"packs/{BACKUP}/00000000"
+
+
+def line(entry):
+    return json.dumps(entry).encode() + b"\n"
+
+
+class Refusals(unittest.TestCase):
+    """A plain archive, written here by the same description, and then wrong in one thing at a time."""
+
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.root, self.dest = Path(scratch.name), Path(scratch.name) / "restored"
+        self.archive_json()
+        self.put_pack()
+        self.put_manifest()
+
+    def archive_json(self, **changes):
+        facts = {"format": 1, "archive": ARCHIVE, "created": "2026-01-02T03:04:05Z", "encrypted": False, **changes}
+        (self.root / "archive.json").write_text(json.dumps(facts))
+
+    def put(self, name, form, content, place=None, **changes):
+        key = f"main/{SYSTEM}/{name}"
+        binding = {"v": 1, "archive": ARCHIVE, "key": key, "kind": form, "codec": "gzip", **changes}
+        binding = json.dumps(binding).encode()
+        head = struct.pack("<II", 0x184D2A57, len(binding) + 32) + binding + blake3(binding)
+        path = self.root / "main" / SYSTEM / place if place else self.root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(head + content)
+        return len(head) + len(content)
+
+    def put_pack(self, **changes):
+        """Two frames, of two pages and of one."""
+        plain = [b"a" * 8192 + b"b" * 8192, b"c" * 8192]
+        frames = [gzip.compress(data) for data in plain]
+        body = b"".join(struct.pack("<II", len(frame), len(data)) + blake3(frame) for frame, data in zip(frames, plain))
+        index = struct.pack("<II", 0x184D2A58, len(body)) + body
+        size = self.put(PACK, "pack", b"".join(frames) + index, **changes)
+        self.pack = {"pack": 0, "key": PACK[6:], "stored": size, "index_at": sum(map(len, frames)),
+                     "index_len": len(index), "plain": 3 * 8192, "digest": blake3(body).hex()}
+
+    def put_manifest(self, facts={}, pack={}, file={}, more=(), end={}, ended=True, **changes):
+        """A file of five pages: a hole, b, c without its last bytes."""
+        content = bytes(3 * 8192) + b"b" * 8192 + b"c" * 8000
+        lines = [
+            {"format": 1, "type": "base", "id": BACKUP, "cluster": "main", "system_id": SYSTEM, "files": 1,
+             "data_bytes": len(content), **facts}, {**self.pack, **pack}, {"dir": "base", "mode": 0o700},
+            {"file": "base/1", "mode": 0o600, "size": len(content), "crc32c": f"{crc32c(content):08x}",
+             "extents": [[3, 2, 0, 0, 1]], **file}, *more]
+        lines = [line(entry) for entry in lines]
+        whole = b"".join(lines)
+        last = line({"end": True, "lines": len(lines), "digest": blake3(whole).hex(), **end}) if ended else b""
+        stored = gzip.compress(lines[0]) + gzip.compress(b"".join(lines[1:]) + last)
+        self.put(f"backups/{BACKUP}/manifest", "manifest", stored, **changes)
+        return content
+
+    def restore(self):
+        return reader.restore(Archive(self.root, None, "main", SYSTEM), BACKUP, self.dest)
+
+    def refuses(self, why, read=None):
+        with self.assertRaisesRegex(Refused, why):
+            (read or self.restore)()
+        shutil.rmtree(self.dest, ignore_errors=True)
+
+    def test_what_is_right_is_restored(self):
+        content = self.put_manifest()
+        self.restore()
+        self.assertEqual((self.dest / "base/1").read_bytes(), content)
+
+    def test_heads(self):
+        self.archive_json(format=2)
+        self.refuses("format 2")
+        self.archive_json(archive="f" * 32)
+        self.refuses("archive is")
+        self.archive_json()
+        for changes, why in (({"key": f"main/{SYSTEM}/other"}, "key is"), ({"kind": "wal"}, "kind is"),
+                             ({"v": 2}, "v is"), ({"sum": "0" * 64}, "sum"), ({"stored": 1}, "stored"),
+                             ({"codec": "lz4"}, "lz4")):
+            self.put_manifest(**changes)
+            self.refuses(why)
+        self.put_manifest()
+        manifest = self.root / "main" / SYSTEM / "backups" / BACKUP / "manifest"
+        manifest.write_bytes(manifest.read_bytes().replace(b'"v": 1', b'"v": 3'))
+        self.refuses("digest")
+        manifest.write_bytes(b"age-encryption.org/v1\n-> walarchive.dev/v1\ne30\n--- x\n")
+        self.refuses("head of a plain object")
+
+    def test_manifests(self):
+        file = {"file": "base/2", "mode": 0o600, "size": 0, "crc32c": "00000000", "extents": []}
+        for changes, why in (
+                ({"ended": False}, "last line"), ({"end": {"lines": 3}}, "lines"),
+                ({"end": {"digest": "0" * 64}}, "digest"),
+                ({"facts": {"id": "other"}}, "another"), ({"facts": {"type": "dump"}}, "another"),
+                ({"facts": {"files": 2}}, "facts"), ({"file": {"crc32c": "00000000"}}, "CRC"),
+                ({"more": [{**file, "file": "../x"}]}, "path"), ({"more": [{**file, "file": "/x"}]}, "path"),
+                ({"more": [{**file, "file": "base/1"}]}, "twice"), ({"more": [{"strange": 1}]}, "nothing known"),
+                ({"file": {"extents": [[3, 1, 0, 0, 1], [3, 1, 0, 1, 0]]}}, "out of order"),
+                ({"file": {"extents": [[4, 2, 0, 0, 1]]}}, "beyond"),
+                ({"file": {"extents": [[3, 2, 1, 0, 1]]}}, "names nothing"),
+                ({"file": {"extents": [[3, 3, 0, 0, 1]]}}, "frames"),
+                ({"file": {"extents": [[3, 1, 0, 0, 2]]}}, "no page")):
+            with self.subTest(why=why):
+                self.put_manifest(**changes)
+                self.refuses(why)
+
+    def test_packs(self):
+        for changes, why in (({"digest": "0" * 64}, "digest of the index"), ({"stored": 1}, "length"),
+                             ({"plain": 1}, "add up"), ({"index_at": 0}, "length"),
+                ({"key": f"{BACKUP}/00000001"}, "missing")):
+            with self.subTest(why=why):
+                self.put_manifest(pack=changes)
+                self.refuses(why)
+        self.put_manifest()
+        path = self.root / "main" / SYSTEM / PACK
+        data = bytearray(path.read_bytes())
+        data[-self.pack["index_len"] - 12] ^= 1
+        path.write_bytes(data)
+        self.refuses("frame 1 has a wrong digest")
+
+    def test_wal(self):
+        name, content = "00000001000000000000000A", b"log" * 1000
+        digest = blake3(content, derive_key(b"walarchive.dev/v1 content digest", ARCHIVE.encode())).hex()
+        archive = Archive(self.root, None, "main", SYSTEM)
+        key = f"wal/00000001/00000000/{name}"
+        with self.assertRaises(Absent):
+            reader.wal(archive, name)
+        self.put(key, "wal", gzip.compress(content[:1000]) + gzip.compress(content[1000:]), digest=digest)
+        self.assertEqual(reader.wal(archive, name), content)
+        for stored, plain, why in ((gzip.compress(content[:-1]), 3000, "decoded to 2999"),
+                                   (gzip.compress(content)[:-1], 3000, "cut off"),
+                                   (gzip.compress(content[:-1]), 2999, "digest")):
+            self.put(key, "wal", stored, digest=digest, plain=plain)
+            self.refuses(why, lambda: reader.wal(archive, name))
+        self.put(key, "wal", gzip.compress(content), f"wal/00000001/00000000/{name[:-1]}B", digest=digest)
+        self.refuses("key is", lambda: reader.wal(archive, name[:-1] + "B"))
 
 
 if __name__ == "__main__":
