@@ -175,7 +175,7 @@ class Refusals(unittest.TestCase):
     def test_packs(self):
         for changes, why in (({"digest": "0" * 64}, "digest of the index"), ({"stored": 1}, "length"),
                              ({"plain": 1}, "add up"), ({"index_at": 0}, "length"),
-                ({"key": f"{BACKUP}/00000001"}, "missing")):
+                             ({"key": f"{BACKUP}/00000001"}, "missing")):
             with self.subTest(why=why):
                 self.put_manifest(pack=changes)
                 self.refuses(why)
