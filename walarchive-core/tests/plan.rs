@@ -353,8 +353,8 @@ proptest! {
                     (Found { last_time: Some(last), ..Found::default() }, last > *wanted)
                 }
                 Target::Lsn(wanted) => {
-                    let end = Lsn(known * 1000);
-                    (Found { end: Some(end), ..Found::default() }, end > *wanted)
+                    let last = Lsn(known * 1000);
+                    (Found { last_record: Some(last), ..Found::default() }, last >= *wanted)
                 }
                 _ => unreachable!(),
             };
