@@ -118,21 +118,27 @@ fn round_trips(codec: &dyn Codec) {
     }
 }
 
-/// A sink that has enough ends the stream for good.
+/// A sink that has enough ends the stream for good, be it at the very last byte.
 fn stays_failed(codec: &dyn Codec) {
-    let stored = encode(codec, &rows(700_000), ALL);
-    let mut taken = Taken::up_to(300_000);
-    let mut decoder = codec.decoder().unwrap();
-    let error = decoder.push(&stored, &mut |plain| taken.take(plain)).expect_err("a full sink");
-    assert_eq!(error.to_string(), TOO_MUCH, "the sink's own error comes back");
-    let mut asked = false;
-    let mut sink = |_: &[u8]| {
-        asked = true;
-        Ok(())
-    };
-    damaged(decoder.push(&stored, &mut sink), "a decoder that failed stays failed");
-    damaged(decoder.finish(&mut sink), "and does not end well");
-    assert!(!asked, "the sink is not asked again");
+    for (len, limit) in [(700_000, 300_000), (700_000, 699_999), (1, 0)] {
+        let stored = encode(codec, &rows(len), ALL);
+        for pushed_again in [true, false] {
+            let mut taken = Taken::up_to(limit);
+            let mut decoder = codec.decoder().unwrap();
+            let error = decoder.push(&stored, &mut |plain| taken.take(plain)).expect_err("a full sink");
+            assert_eq!(error.to_string(), TOO_MUCH, "the sink's own error comes back");
+            let mut asked = false;
+            let mut sink = |_: &[u8]| {
+                asked = true;
+                Ok(())
+            };
+            if pushed_again {
+                damaged(decoder.push(&stored, &mut sink), "a decoder that failed stays failed");
+            }
+            damaged(decoder.finish(&mut sink), "a stream that failed does not end well");
+            assert!(!asked, "the sink is not asked again");
+        }
+    }
 }
 
 fn concatenates(codec: &dyn Codec) {
