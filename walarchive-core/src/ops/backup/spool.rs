@@ -15,7 +15,7 @@ pub(super) struct Spool(BufWriter<File>);
 
 #[derive(Serialize, Deserialize)]
 struct Record {
-    // Not a PathBuf: as text, that one must be UTF-8.
+    /// Its bytes: a path need not be text.
     path: OsString,
     mode: u32,
     mtime: Timestamp,
