@@ -87,36 +87,13 @@ fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\\', r"\\").replace('\'', "''"))
 }
 
-/// The settings that each name a target; at most one may be set.
 const TARGETS: [&str; 5] = [
     "recovery_target",
-    "recovery_target_time",
     "recovery_target_lsn",
-    "recovery_target_xid",
     "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_xid",
 ];
-
-/// The setting for this target, with its value.
-fn wanted(target: &Target) -> Option<(&'static str, String)> {
-    match target {
-        Target::Latest => None,
-        Target::Immediate => Some(("recovery_target", "immediate".to_owned())),
-        Target::Time(time) => {
-            Some(("recovery_target_time", time.strftime("%Y-%m-%d %H:%M:%S%.6f+00").to_string()))
-        }
-        Target::Lsn(lsn) => Some(("recovery_target_lsn", lsn.to_string())),
-        Target::Xid(xid) => Some(("recovery_target_xid", xid.to_string())),
-        Target::Name(name) => Some(("recovery_target_name", name.clone())),
-    }
-}
-
-/// All settings that name a target, each once. The server takes an empty one that follows a set one for a second target
-/// and refuses to start: the set one comes last.
-fn targets(target: &Target) -> Vec<(&'static str, String)> {
-    let wanted = wanted(target);
-    let others = TARGETS.iter().filter(|name| wanted.as_ref().is_none_or(|(wanted, _)| wanted != *name));
-    others.map(|name| (*name, String::new())).chain(wanted.clone()).collect()
-}
 
 impl Recovery {
     /// What is appended to postgresql.auto.conf. All target settings are set, so that none of an earlier recovery of the
@@ -134,8 +111,18 @@ impl Recovery {
         let mut text = format!("\n# Written by walarchive when backup {} was restored.\n", facts.id);
         set(&mut text, "restore_command", &self.restore_command);
         set(&mut text, "recovery_target_timeline", &timeline);
-        for (name, value) in targets(target) {
-            set(&mut text, name, &value);
+        let (kind, value) = match target {
+            Target::Latest => ("", String::new()),
+            Target::Immediate => ("recovery_target", "immediate".to_owned()),
+            Target::Time(at) => ("recovery_target_time", at.strftime("%Y-%m-%d %H:%M:%S%.6f+00").to_string()),
+            Target::Lsn(lsn) => ("recovery_target_lsn", lsn.to_string()),
+            Target::Xid(xid) => ("recovery_target_xid", xid.to_string()),
+            Target::Name(name) => ("recovery_target_name", name.clone()),
+        };
+        // The one that counts comes last: PostgreSQL takes even an empty one behind it for a second target.
+        TARGETS.iter().filter(|name| **name != kind).for_each(|name| set(&mut text, name, ""));
+        if !kind.is_empty() {
+            set(&mut text, kind, &value);
         }
         set(&mut text, "recovery_target_inclusive", if self.exclusive { "off" } else { "on" });
         set(&mut text, "recovery_target_action", self.action.name());
@@ -146,21 +133,6 @@ impl Recovery {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_target_comes_after_the_empty_ones() {
-        let some = ["latest", "immediate", "2026-01-02T03:04:05Z", "lsn:0/16B3748", "xid:795", "name:noon"];
-        for (index, text) in some.iter().enumerate() {
-            let settings = targets(&text.parse().unwrap());
-            let mut names: Vec<_> = settings.iter().map(|(name, _)| *name).collect();
-            names.sort_unstable();
-            names.dedup();
-            assert_eq!(names.len(), TARGETS.len(), "{text}");
-            let set: Vec<_> = settings.iter().filter(|(_, value)| !value.is_empty()).collect();
-            let last: Vec<_> = settings.iter().skip(if index == 0 { TARGETS.len() } else { 4 }).collect();
-            assert_eq!(set, last, "{text}");
-        }
-    }
 
     #[test]
     fn the_command_survives_shell_and_placeholders() {
