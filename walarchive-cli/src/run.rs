@@ -10,7 +10,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use rustix::fs::Mode;
 use walarchive_core::archive::{Archive, Catalog, Place, SystemId};
-use walarchive_core::config::Settings;
+use walarchive_core::config::{Flags, Settings};
 use walarchive_core::postgres::datadir;
 use walarchive_core::progress::Progress;
 use walarchive_core::{Error, Kind, Result};
@@ -56,6 +56,16 @@ fn global_of(cli: &Cli) -> Global {
     Global { without_settings: matches!(cli.command, Command::Demo(_)), ..cli.global.clone() }
 }
 
+/// No settings at all; whoever names an archive expects it to be used.
+fn refuse_settings(global: &Global) -> Result<Settings> {
+    let Flags { config, archive, cluster, system_id, envdir } = global.flags();
+    if config.is_none() && archive.or(cluster).or(system_id).is_none() && envdir.is_none() {
+        return Ok(Settings::default());
+    }
+    Err(Error::usage("the demo makes an archive of its own, and uses no other")
+        .hint("leave out --config, --archive, --cluster, --system-id and --envdir"))
+}
+
 fn caller_of(command: &Command) -> Caller {
     match command {
         Command::Wal(WalCommand::Fetch(_)) => Caller::of_fetch(Path::new(".")),
@@ -82,7 +92,7 @@ fn guarded<C: Parser>(
     std::panic::set_hook(Box::new(move |panic| output.warning(&format!("internal error: {panic}"))));
     let work = || {
         let settings = match global.without_settings {
-            true => Settings::default(),
+            true => refuse_settings(&global)?,
             false => Settings::load(&global.flags(), utf8_variables())?,
         };
         let progress = Arc::new(progress::Terminal::new(output));

@@ -7,7 +7,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use serde::Serialize;
 use serde_json::Value;
 use walarchive_core::{Error, Kind, Result};
 
@@ -19,6 +18,7 @@ use super::load::Load;
 use super::place::{Place, SocketDir};
 use super::process::Stage;
 use super::programs::{PG_VERIFYBACKUP, PGBENCH, Programs};
+use super::report::Report;
 use super::server::{Server, initdb};
 use crate::output::{Output, bytes};
 
@@ -26,49 +26,6 @@ use crate::output::{Output, bytes};
 const ROWS: usize = 40;
 /// How long a backup or a restore of so little may take.
 const WORK: Duration = Duration::from_secs(120);
-
-/// What was proven.
-#[derive(Debug, Serialize)]
-pub(super) struct Report {
-    ok: bool,
-    /// What differs; empty when all is proven.
-    differences: Vec<String>,
-    postgres: String,
-    postgres_bin: PathBuf,
-    backup: String,
-    moment: Timestamp,
-    ledger: Comparison,
-    balance: Balance,
-    /// Whether pg_verifybackup found nothing; absent where it is not installed.
-    pg_verifybackup: Option<bool>,
-    timelines: Vec<u64>,
-    seconds: f64,
-    /// Where everything still is, when it was to be kept.
-    work_dir: Option<PathBuf>,
-}
-
-impl Report {
-    /// 0 when everything is proven.
-    pub(super) fn exit_code(&self) -> u8 {
-        if self.ok { 0 } else { Kind::Damaged.exit_code() }
-    }
-
-    /// For people.
-    pub(super) fn told(&self) -> String {
-        let mut lines = vec![match self.ok {
-            true => format!(
-                "proven in {:.1} s: the cluster was destroyed, and is back as it was at {}",
-                self.seconds, self.moment
-            ),
-            false => format!("NOT PROVEN: the restored cluster is not what it was at {}", self.moment),
-        }];
-        lines.extend(self.differences.iter().map(|difference| format!("  differs: {difference}")));
-        lines.push(format!("  ledger: {}", self.ledger.told()));
-        lines.push(format!("  load: {}", self.balance.told()));
-        lines.extend(self.work_dir.iter().map(|dir| format!("  everything is kept in {}", dir.display())));
-        lines.join("\n")
-    }
-}
 
 /// What the steps share.
 struct Circle<'a> {
@@ -123,27 +80,8 @@ pub(super) fn run(
         seconds: begun.elapsed().as_secs_f64(),
         work_dir: keep.then(|| place.path().to_owned()),
     };
-    judge(&mut report, &timelines);
+    report.judge(&timelines);
     Ok(report)
-}
-
-fn judge(report: &mut Report, wal: &Value) {
-    let mut all = report.ledger.differences();
-    all.extend(report.balance.differences());
-    if report.pg_verifybackup == Some(false) {
-        all.push("pg_verifybackup found fault with the restored files".to_owned());
-    }
-    for timeline in wal["timelines"].as_array().into_iter().flatten() {
-        report.timelines.extend(timeline["timeline"].as_u64());
-        if timeline["missing"].as_array().is_none_or(|missing| !missing.is_empty()) {
-            all.push(format!("WAL is missing: {timeline}"));
-        }
-    }
-    if report.timelines != [1, 2] {
-        all.push(format!("the archive should hold timelines 1 and 2, it holds {:?}", report.timelines));
-    }
-    report.ok = all.is_empty();
-    report.differences = all;
 }
 
 impl Circle<'_> {

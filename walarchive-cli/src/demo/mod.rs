@@ -13,6 +13,7 @@ mod load;
 mod place;
 mod process;
 mod programs;
+mod report;
 mod server;
 mod unprivileged;
 
