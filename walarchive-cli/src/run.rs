@@ -33,7 +33,7 @@ pub fn main() -> ExitCode {
     let caller = if fetches { Caller::of_fetch(Path::new(".")) } else { Caller::Anybody };
     guarded::<Cli>(
         caller,
-        |cli| (cli.global.clone(), caller_of(&cli.command)),
+        |cli| (global_of(cli), caller_of(&cli.command)),
         |cli, context| dispatch(cli.command, context),
     )
 }
@@ -49,6 +49,11 @@ pub fn fetch_main() -> ExitCode {
     let caller = Caller::of_fetch(Path::new("."));
     let run = |cli: FetchCli, context: Context| block_on(wal::fetch(context, caller, cli.fetch));
     guarded(caller, |cli: &FetchCli| (cli.global.clone(), caller), run)
+}
+
+/// The demo has an archive of its own: settings that are meant for another one must not disturb it.
+fn global_of(cli: &Cli) -> Global {
+    Global { without_settings: matches!(cli.command, Command::Demo(_)), ..cli.global.clone() }
 }
 
 fn caller_of(command: &Command) -> Caller {
@@ -76,7 +81,10 @@ fn guarded<C: Parser>(
     let output = Output::new(&global);
     std::panic::set_hook(Box::new(move |panic| output.warning(&format!("internal error: {panic}"))));
     let work = || {
-        let settings = Settings::load(&global.flags(), utf8_variables())?;
+        let settings = match global.without_settings {
+            true => Settings::default(),
+            false => Settings::load(&global.flags(), utf8_variables())?,
+        };
         let progress = Arc::new(progress::Terminal::new(output));
         run(cli, Context { settings, output, progress })
     };
