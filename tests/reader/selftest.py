@@ -66,7 +66,7 @@ class Published(unittest.TestCase):
 
 
 ARCHIVE, SYSTEM, BACKUP = "00112233445566778899aabbccddeeff", "7000000000000000001", "20260102T030405Z-0a0b0c0d"
-PACK = f"packs/{BACKUP}/00000000"
+PACK = "packs/20251231T000000Z-00000001/00000000"  # of an older backup, as in an incremental one
 
 
 def line(entry):

@@ -267,7 +267,8 @@ fn wal_is_read(scene: &Scene) {
 
 fn damage_is_refused(scene: &Scene, backup: &str) {
     let root = scene.reading.archive.join("main").join(&scene.reading.system_id);
-    let pack = objects(&root.join("packs")).into_iter().max_by_key(|path| path.metadata().unwrap().len());
+    let packs = objects(&root.join("packs").join(backup));
+    let pack = packs.into_iter().max_by_key(|path| path.metadata().unwrap().len());
     let (pack, manifest) = (pack.unwrap(), root.join("backups").join(backup).join("manifest"));
     let middle = pack.metadata().unwrap().len() / 2;
     for (number, (object, back)) in [(&pack, 1), (&pack, middle), (&manifest, 20)].into_iter().enumerate() {
@@ -286,6 +287,7 @@ fn round(encrypted: bool, codec: &str) {
     cluster.psql("update t set md5 = 'changed' where n % 1000 = 0; create table later as select 1 as n");
     let last = product.json(&["backup", "create"]);
     let id = last["id"].as_str().unwrap();
+    eprintln!("{codec}, encrypted: {encrypted}; the second backup is {}", last["kind"]);
     cluster.psql("insert into t select n, 'after' from generate_series(20001, 20010) as n");
     cluster.archive_now();
 
