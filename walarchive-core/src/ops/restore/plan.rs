@@ -20,6 +20,8 @@ pub struct Inventory {
     pub segments: BTreeMap<TimelineId, BTreeSet<u64>>,
     /// Timeline histories, timeline 1's included.
     pub histories: BTreeMap<TimelineId, TimelineHistory>,
+    /// Backups whose manifests are damaged, and what is wrong with them.
+    pub damaged: BTreeMap<BackupId, String>,
 }
 
 /// What the WAL was found to say about a target; positions and times that only the WAL's records tell.
@@ -168,6 +170,11 @@ pub fn candidates<'a>(inventory: &'a Inventory, wish: &Wish) -> Result<Vec<Candi
             }
             Err(_) => {}
         }
+    }
+    let mut damaged = inventory.damaged.iter().rev();
+    let damaged = damaged.find(|(id, _)| wish.backup.as_ref().is_none_or(|wanted| wanted == *id));
+    if let (true, None, Some((id, story))) = (found.is_empty(), &refused, damaged) {
+        return Err(Error::damaged(format!("backup {id} is damaged: {story}")).on(id));
     }
     match (found.is_empty(), refused, &wish.backup) {
         (false, _, _) => Ok(found),
