@@ -129,6 +129,7 @@ impl World {
             backups: self.backups.iter().map(Made::backup).collect(),
             segments,
             histories: (1..=self.newest()).map(history).collect(),
+            damaged: BTreeMap::new(),
         }
     }
 }
