@@ -242,13 +242,13 @@ fn a_file_that_cannot_be_read_is_not_passed_over() {
     let file = live.scratch.write("secret", "x");
     let place = live.cluster.data_dir().join("base/unreadable");
     fs::rename(file, &place).unwrap();
-    fs::set_permissions(&place, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o000)).unwrap();
     live.fails(&mut live.backup(), 6, &["base/unreadable"]);
     fs::remove_file(&place).unwrap();
     let place = live.scratch.dir("locked");
     let locked = live.cluster.data_dir().join("base/locked");
     fs::rename(place, &locked).unwrap();
-    fs::set_permissions(&locked, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
     live.fails(&mut live.backup(), 6, &["base/locked"]);
     fs::remove_dir(&locked).unwrap();
     live.is_left_alone();
