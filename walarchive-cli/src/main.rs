@@ -1,2 +1,7 @@
-//! placeholder
-fn main() {}
+//! `walarchive`: everything.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    walarchive_cli::main()
+}

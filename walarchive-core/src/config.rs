@@ -319,6 +319,25 @@ impl Settings {
     }
 }
 
+/// Keeps a new secret key in a file that only its owner can read. A file that is there is never touched.
+pub fn write_identity(path: &Path, identity: &Identity) -> Result<()> {
+    if path.symlink_metadata().is_ok() {
+        return Err(Error::new(
+            Kind::Conflict,
+            format!("{} exists already; nothing was changed", path.display()),
+        )
+        .on(path.display())
+        .hint("a key that is overwritten is lost, with all that it can read"));
+    }
+    let text = zeroize::Zeroizing::new(format!(
+        "# created: {}\n# public key: {}\n{}\n",
+        jiff::Timestamp::now(),
+        identity.recipient(),
+        identity.to_secret_string().as_str()
+    ));
+    files::write(path, 0o600, text.as_bytes())
+}
+
 fn duration(text: &str) -> Result<Duration> {
     humantime::parse_duration(text).or_else(|_| text.parse::<u64>().map(Duration::from_secs)).map_err(|_| {
         Error::usage(format!("{text:?} is not a duration")).hint("write it like 90s, 5min, 2h or 14d")

@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::wal::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalName, coverage};
 
 /// The WAL of one cluster.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct WalList {
     /// Timelines, ascending.
     pub timelines: Vec<TimelineSummary>,
@@ -36,6 +36,8 @@ pub struct TimelineSummary {
     pub segments: u64,
     /// Segments that are missing between the first that should be there and the last that is.
     pub missing: Vec<String>,
+    /// How many are missing; the list stops at some thousands.
+    pub missing_count: u64,
     /// The timeline it branched off from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<u32>,
@@ -113,6 +115,7 @@ fn summaries(wal: &StoredWal, histories: &Histories, size: SegmentSize) -> Resul
             first: segments.and_then(|s| s.first()).map(SegmentName::to_string),
             last: segments.and_then(|s| s.last()).map(SegmentName::to_string),
             segments: segments.map_or(0, |s| s.len() as u64),
+            missing_count: range.map_or(0, |range| range.missing_count),
             missing: range.map(|range| names(&range.missing)).unwrap_or_default(),
             parent: branch.as_ref().map(|entry| entry.timeline.get()),
             branch_lsn: branch.as_ref().map(|entry| entry.end),

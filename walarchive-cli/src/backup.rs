@@ -1,0 +1,167 @@
+//! Base backups.
+
+use serde_json::{Value, json};
+use walarchive_core::archive::{Backup, BackupId};
+use walarchive_core::ops::backup::{BackupRequest, create as make};
+use walarchive_core::ops::{delete as deletion, pin as pins};
+use walarchive_core::{Kind, Result};
+
+use crate::args::CreateArgs;
+use crate::output::{bytes, table};
+use crate::run::Context;
+
+/// What is told of a backup.
+fn entry(backup: &Backup) -> Value {
+    let facts = &backup.facts;
+    json!({
+        "id": facts.id, "kind": facts.kind, "cluster": facts.cluster, "system_id": facts.system_id,
+        "pg_major": facts.pg_major, "server_version": facts.server_version, "timeline": facts.timeline,
+        "started_at": facts.started_at, "finished_at": facts.finished_at,
+        "start_lsn": facts.start_lsn, "stop_lsn": facts.stop_lsn,
+        "data_bytes": facts.data_bytes, "stored_bytes": facts.stored_bytes, "files": facts.files,
+        "damaged_pages": facts.damaged_pages, "tablespaces": facts.tablespaces,
+        "pinned": backup.pinned, "labels": facts.labels,
+    })
+}
+
+fn told(backup: &Backup) -> String {
+    let facts = &backup.facts;
+    let mut lines = vec![
+        format!("backup      {} ({}{})", facts.id, facts.kind, if backup.pinned { ", pinned" } else { "" }),
+        format!(
+            "cluster     {} (system identifier {}, PostgreSQL {})",
+            facts.cluster, facts.system_id, facts.server_version
+        ),
+        format!("from        {}  {}  timeline {}", facts.started_at, facts.start_lsn, facts.timeline),
+        format!("to          {}  {}", facts.finished_at, facts.stop_lsn),
+        format!(
+            "size        {} in {} files, stored {}",
+            bytes(facts.data_bytes),
+            facts.files,
+            bytes(facts.stored_bytes)
+        ),
+    ];
+    lines.extend(facts.tablespaces.iter().map(|t| format!("tablespace  {} {}", t.oid, t.location.display())));
+    lines.extend(facts.labels.iter().map(|(key, value)| format!("label       {key}={value}")));
+    if facts.damaged_pages > 0 {
+        lines.push(format!(
+            "damaged     {} pages failed their checksum when the backup was taken",
+            facts.damaged_pages
+        ));
+    }
+    lines.join("\n")
+}
+
+/// `backup create`. A backup that holds damaged pages is kept, and is a failure all the same: exit 4.
+pub(crate) async fn create(context: Context, args: CreateArgs) -> Result<u8> {
+    let settings = &context.settings;
+    let request = BackupRequest {
+        archive: settings.archive().await?,
+        cluster: settings.cluster()?,
+        connection: settings.connection(),
+        data_dir: settings.data_dir(),
+        codec: settings.backup_codec()?,
+        jobs: usize::from(args.jobs),
+        fast_checkpoint: !args.spread_checkpoint,
+        wal_wait: settings.wal_wait()?,
+        labels: args.labels.into_iter().collect(),
+        pin: args.pin,
+        progress: context.progress.clone(),
+    };
+    let done = make(request).await?;
+    let mut document = entry(&done.backup);
+    let damaged: Vec<_> =
+        done.damaged.iter().map(|(file, block)| json!({ "file": file, "block": block })).collect();
+    if !damaged.is_empty() {
+        document["damaged"] = Value::from(damaged);
+    }
+    context.output.result(&document, || told(&done.backup))?;
+    if done.damaged.is_empty() {
+        return Ok(0);
+    }
+    context.output.warning(&format!(
+        "backup {} is stored, but {} pages of the cluster fail their checksum: they are damaged on this server's disk, see above; \
+         restore them from an older backup",
+        done.backup.id, done.backup.facts.damaged_pages
+    ));
+    Ok(Kind::Damaged.exit_code())
+}
+
+/// `backup list`
+pub(crate) async fn list(context: Context) -> Result<u8> {
+    let archive = context.settings.archive().await?;
+    let backups = match context.catalog(&archive).await {
+        Ok(catalog) => catalog.backups().await?,
+        Err(error) if error.kind() == Kind::Absent => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let document = json!({ "backups": backups.iter().map(entry).collect::<Vec<_>>() });
+    context.output.result(&document, || {
+        if backups.is_empty() {
+            return "no backups are stored".to_owned();
+        }
+        let row = |backup: &Backup| {
+            let facts = &backup.facts;
+            vec![
+                facts.id.clone(),
+                facts.kind.clone(),
+                facts.finished_at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+                facts.stop_lsn.to_string(),
+                facts.timeline.to_string(),
+                bytes(facts.data_bytes),
+                bytes(facts.stored_bytes),
+                if backup.pinned { "pinned".to_owned() } else { String::new() },
+            ]
+        };
+        let rows: Vec<_> = backups.iter().map(row).collect();
+        table(&["backup", "kind", "restorable from", "LSN", "timeline", "size", "stored", ""], &rows)
+    })?;
+    Ok(0)
+}
+
+/// `backup show`
+pub(crate) async fn show(context: Context, id: BackupId) -> Result<u8> {
+    let archive = context.settings.archive().await?;
+    let backup = context.catalog(&archive).await?.backup(&id).await?;
+    context.output.result(&entry(&backup), || told(&backup))?;
+    Ok(0)
+}
+
+/// `backup pin` and `backup unpin`
+pub(crate) async fn pin(context: Context, id: BackupId, pinned: bool) -> Result<u8> {
+    let archive = context.settings.archive().await?;
+    let catalog = context.catalog(&archive).await?;
+    if pinned {
+        pins::pin(&catalog, &id).await?;
+    } else {
+        pins::unpin(&catalog, &id).await?;
+    }
+    let is = if pinned { "pinned" } else { "not pinned" };
+    context
+        .output
+        .result(&json!({ "id": id.as_str(), "pinned": pinned }), || format!("backup {id} is {is}"))?;
+    Ok(0)
+}
+
+/// `backup delete`
+pub(crate) async fn delete(context: Context, id: BackupId, yes: bool) -> Result<u8> {
+    let archive = context.settings.archive().await?;
+    let catalog = context.catalog(&archive).await?;
+    let plan = deletion::plan(&catalog, &id).await?;
+    let stored: u64 = plan.packs.iter().map(|(_, size)| size).sum();
+    if yes {
+        deletion::run(&catalog, &plan).await?;
+    }
+    let document = json!({
+        "id": id.as_str(), "deleted": yes, "packs": plan.packs.len(), "stored_bytes": stored, "shared_packs": plan.shared,
+    });
+    context.output.result(&document, || {
+        let packs = format!("{} packs, {}", plan.packs.len(), bytes(stored));
+        if yes {
+            format!("deleted backup {id} ({packs})")
+        } else {
+            format!("would delete backup {id} ({packs}); --yes does it")
+        }
+    })?;
+    Ok(0)
+}

@@ -1,0 +1,85 @@
+//! Archives and keys.
+
+use std::path::Path;
+
+use serde_json::json;
+use walarchive_core::archive::Archive;
+use walarchive_core::cipher::age::{Identity, read_identity_file};
+use walarchive_core::config::write_identity;
+use walarchive_core::{Error, Result};
+
+use crate::args::InitArgs;
+use crate::run::Context;
+
+/// `init`
+pub(crate) async fn init(context: Context, args: InitArgs) -> Result<u8> {
+    let settings = &context.settings;
+    let mut recipients = args.recipient;
+    if !args.no_encryption && recipients.is_empty() && args.generate_identity.is_none() {
+        recipients = settings.keys()?.recipients;
+        if recipients.is_empty() {
+            return Err(Error::usage("nobody could read this archive: no recipient is set").hint(
+                "--generate-identity FILE makes a key, --recipient age1… names one, --no-encryption does without",
+            ));
+        }
+    }
+    let storage = settings.new_storage()?;
+    if let Some(file) = &args.generate_identity
+        && walarchive_core::archive::ArchiveInfo::read(storage.as_ref()).await.is_err()
+    {
+        recipients.push(generated(file)?);
+    }
+    let (info, new) = Archive::init(storage.as_ref(), !args.no_encryption).await?;
+    let recipients: Vec<_> = recipients.iter().map(ToString::to_string).collect();
+    let document = json!({
+        "archive": settings.archive_url()?, "id": info.id(), "created": new, "encrypted": info.encrypted(), "recipients": recipients,
+    });
+    let url = settings.archive_url()?;
+    context.output.result(&document, || match (new, info.encrypted()) {
+        (false, _) => format!("the archive {url} is there already; nothing was changed"),
+        (true, false) => format!("made the archive {url}; it is not encrypted"),
+        (true, true) => format!(
+            "made the encrypted archive {url}\non every host that writes, set WALARCHIVE_RECIPIENTS='{}'",
+            recipients.join(" ")
+        ),
+    })?;
+    if let Some(file) = args.generate_identity.filter(|_| new) {
+        let file = file.display();
+        context.output.warning(&format!(
+            "keep a copy of {file} elsewhere: without it nobody can ever read this archive"
+        ));
+    }
+    Ok(0)
+}
+
+fn generated(file: &Path) -> Result<walarchive_core::cipher::age::Recipient> {
+    let identity = Identity::generate()?;
+    write_identity(file, &identity)?;
+    Ok(identity.recipient())
+}
+
+/// `key generate`
+pub(crate) fn generate(context: &Context, file: Option<&Path>) -> Result<u8> {
+    match file {
+        Some(file) => {
+            let recipient = generated(file)?.to_string();
+            let document = json!({ "recipient": recipient, "identity_file": file });
+            context.output.result(&document, || recipient.clone())?;
+        }
+        None => {
+            let identity = Identity::generate()?;
+            let (recipient, secret) = (identity.recipient().to_string(), identity.to_secret_string());
+            let document = json!({ "recipient": recipient, "identity": secret.as_str() });
+            context.output.result(&document, || format!("# public key: {recipient}\n{}", secret.as_str()))?;
+        }
+    }
+    Ok(0)
+}
+
+/// `key show`
+pub(crate) fn show(context: &Context, file: &Path) -> Result<u8> {
+    let recipients: Vec<_> =
+        read_identity_file(file)?.iter().map(|key| key.recipient().to_string()).collect();
+    context.output.result(&json!({ "recipients": recipients }), || recipients.join("\n"))?;
+    Ok(0)
+}

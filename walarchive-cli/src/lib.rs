@@ -1,0 +1,14 @@
+//! What the three programs share: command lines in, calls of the library, results out.
+
+mod args;
+mod backup;
+mod demo;
+mod exit;
+mod init;
+mod output;
+mod progress;
+mod restore;
+mod run;
+mod wal;
+
+pub use run::{fetch_main, main, push_main};

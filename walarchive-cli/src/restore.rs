@@ -1,0 +1,95 @@
+//! Restores.
+
+use serde_json::json;
+use walarchive_core::ops::restore::{
+    Plan, Recovery, RestoreRequest, Wish, plan_restore, restore as carry_out, restore_command,
+};
+use walarchive_core::{Error, Result};
+
+use crate::args::RestoreArgs;
+use crate::output::bytes;
+use crate::run::Context;
+
+/// `restore`
+pub(crate) async fn restore(context: Context, args: RestoreArgs) -> Result<u8> {
+    let archive = context.settings.archive().await?;
+    // PGDATA may name the very directory that was lost: it says nothing about which cluster is wanted.
+    let catalog = context.catalog_of(&archive, context.settings.system_id()?).await?;
+    let backup = match args.backup.as_str() {
+        "latest" => None,
+        id => Some(id.parse()?),
+    };
+    let wish = Wish { target: args.to, backup, timeline: args.timeline };
+    if args.dry_run {
+        let plan = plan_restore(&catalog, &wish, context.progress.as_ref()).await?;
+        context.output.result(&plan, || told(&plan))?;
+        return Ok(0);
+    }
+    let (config, mut variables) = context.settings.for_restore_command()?;
+    if !variables.iter().any(|(name, _)| *name == "WALARCHIVE_CLUSTER") && config.is_none() {
+        variables.push(("WALARCHIVE_CLUSTER", catalog.place.cluster.to_string()));
+    }
+    let program = program()?;
+    let words: Vec<&str> = program.iter().map(String::as_str).collect();
+    let recovery = Recovery {
+        restore_command: restore_command(&words, &variables, config.as_deref()),
+        exclusive: args.exclusive,
+        action: args.action,
+        standby: args.standby,
+    };
+    let request = RestoreRequest {
+        catalog,
+        wish,
+        target_dir: args.target_dir.clone(),
+        tablespaces: args.tablespace,
+        recovery,
+        jobs: usize::from(args.jobs),
+        progress: context.progress.clone(),
+    };
+    let done = carry_out(request).await?;
+    let document = json!({
+        "backup": done.plan.backup, "target_dir": args.target_dir, "to": done.plan.to, "timeline": done.plan.timeline,
+        "bytes_written": done.bytes_written, "notes": done.notes,
+    });
+    context.output.result(&document, || {
+        format!(
+            "restored backup {} to {} ({} written)\nstart PostgreSQL there: it replays WAL to {} on timeline {}",
+            done.plan.backup,
+            args.target_dir.display(),
+            bytes(done.bytes_written),
+            done.plan.to,
+            done.plan.timeline
+        )
+    })?;
+    for note in done.plan.notes.iter().chain(&done.notes) {
+        context.output.warning(note);
+    }
+    Ok(0)
+}
+
+fn told(plan: &Plan) -> String {
+    let timelines: Vec<_> = plan.timelines.iter().map(u32::to_string).collect();
+    let mut lines = vec![
+        format!("backup     {} (complete at {})", plan.backup, plan.backup_finished_at),
+        format!("to         {}", plan.to),
+        format!("timelines  {}", timelines.join(" then ")),
+        format!("WAL        {} to {}, without a gap", plan.first_segment, plan.last_segment),
+    ];
+    lines.extend(plan.notes.iter().map(|note| format!("note       {note}")));
+    lines.join("\n")
+}
+
+/// The program that `restore_command` calls: the thin one beside this one, or this one.
+fn program() -> Result<Vec<String>> {
+    let own =
+        std::env::current_exe().map_err(|error| Error::io("cannot find this program's own path", error))?;
+    let thin = own.with_file_name("walarchive-fetch");
+    let utf8 = |path: &std::path::Path| {
+        let text = path.to_str().map(str::to_owned);
+        text.ok_or_else(|| Error::usage(format!("the path of this program is not UTF-8: {}", path.display())))
+    };
+    if thin.is_file() {
+        return Ok(vec![utf8(&thin)?]);
+    }
+    Ok(vec![utf8(&own)?, "wal".to_owned(), "fetch".to_owned()])
+}

@@ -1,0 +1,165 @@
+//! From `main` to a command and back to an exit code.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use rustix::fs::Mode;
+use walarchive_core::archive::{Archive, Catalog, Place, SystemId};
+use walarchive_core::config::Settings;
+use walarchive_core::postgres::datadir;
+use walarchive_core::progress::Progress;
+use walarchive_core::{Error, Kind, Result};
+
+use crate::args::{BackupCommand, Cli, Command, FetchCli, Global, KeyCommand, PushCli, WalCommand};
+use crate::exit::Caller;
+use crate::output::Output;
+use crate::{backup, demo, init, progress, restore, wal};
+
+/// What a command works with.
+pub(crate) struct Context {
+    pub(crate) settings: Settings,
+    pub(crate) output: Output,
+    pub(crate) progress: Arc<dyn Progress>,
+}
+
+/// The `walarchive` program.
+pub fn main() -> ExitCode {
+    let fetches = std::env::args().skip(1).any(|word| word == "fetch");
+    let caller = if fetches { Caller::of_fetch(Path::new(".")) } else { Caller::Anybody };
+    guarded::<Cli>(
+        caller,
+        |cli| (cli.global.clone(), caller_of(&cli.command)),
+        |cli, context| dispatch(cli.command, context),
+    )
+}
+
+/// The `walarchive-push` program.
+pub fn push_main() -> ExitCode {
+    let run = |cli: PushCli, context: Context| block_on(wal::push(context, cli.push));
+    guarded(Caller::Anybody, |cli: &PushCli| (cli.global.clone(), Caller::Anybody), run)
+}
+
+/// The `walarchive-fetch` program.
+pub fn fetch_main() -> ExitCode {
+    let caller = Caller::of_fetch(Path::new("."));
+    let run = |cli: FetchCli, context: Context| block_on(wal::fetch(context, caller, cli.fetch));
+    guarded(caller, |cli: &FetchCli| (cli.global.clone(), caller), run)
+}
+
+fn caller_of(command: &Command) -> Caller {
+    match command {
+        Command::Wal(WalCommand::Fetch(_)) => Caller::of_fetch(Path::new(".")),
+        _ => Caller::Anybody,
+    }
+}
+
+/// Parses the command line, runs the command, and maps whatever comes of it to an exit code. A panic is a bug, and is
+/// told apart from everything else.
+fn guarded<C: Parser>(
+    caller: Caller,
+    about: impl FnOnce(&C) -> (Global, Caller),
+    run: impl FnOnce(C, Context) -> Result<u8>,
+) -> ExitCode {
+    let cli = match C::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misunderstood(&error, caller),
+    };
+    // Nobody but the owner writes what is made here, and strangers do not read it.
+    let inherited = rustix::process::umask(Mode::from_raw_mode(0o077));
+    rustix::process::umask(inherited | Mode::from_raw_mode(0o027));
+    let (global, caller) = about(&cli);
+    let output = Output::new(&global);
+    std::panic::set_hook(Box::new(move |panic| output.warning(&format!("internal error: {panic}"))));
+    let work = || {
+        let settings = Settings::load(&global.flags(), utf8_variables())?;
+        let progress = Arc::new(progress::Terminal::new(output));
+        run(cli, Context { settings, output, progress })
+    };
+    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(Error::bug("the program failed in a way that it should not; please report it"))
+    });
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let code = caller.code(error.kind());
+            output.error(&error, code);
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn misunderstood(error: &clap::Error, caller: Caller) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let code = caller.code(Kind::Usage);
+    let json = std::env::args().any(|word| word == "--json");
+    Output::new(&Global { json, ..Global::default() }).usage(&error.render().to_string(), code);
+    ExitCode::from(code)
+}
+
+fn utf8_variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// Runs async work to its end on this thread.
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|error| Error::io("cannot start", error))?;
+    runtime.block_on(work)
+}
+
+fn dispatch(command: Command, context: Context) -> Result<u8> {
+    match command {
+        Command::Init(args) => block_on(init::init(context, args)),
+        Command::Key(KeyCommand::Generate { output }) => init::generate(&context, output.as_deref()),
+        Command::Key(KeyCommand::Show { file }) => init::show(&context, &file),
+        Command::Wal(WalCommand::Push(args)) => block_on(wal::push(context, args)),
+        Command::Wal(WalCommand::Fetch(args)) => {
+            block_on(wal::fetch(context, Caller::of_fetch(Path::new(".")), args))
+        }
+        Command::Wal(WalCommand::List) => block_on(wal::list(context)),
+        Command::Wal(WalCommand::Show { name }) => block_on(wal::show(context, name)),
+        Command::Backup(BackupCommand::Create(args)) => block_on(backup::create(context, args)),
+        Command::Backup(BackupCommand::List) => block_on(backup::list(context)),
+        Command::Backup(BackupCommand::Show { id }) => block_on(backup::show(context, id)),
+        Command::Backup(BackupCommand::Pin { id }) => block_on(backup::pin(context, id, true)),
+        Command::Backup(BackupCommand::Unpin { id }) => block_on(backup::pin(context, id, false)),
+        Command::Backup(BackupCommand::Delete { id, yes }) => block_on(backup::delete(context, id, yes)),
+        Command::Restore(args) => block_on(restore::restore(context, args)),
+        Command::Demo(args) => demo::demo(&context, &args),
+    }
+}
+
+impl Context {
+    /// The cluster's part of the archive. The system identifier is the one that is set, or that of the data directory that
+    /// is set, or the only one under the cluster's name.
+    pub(crate) async fn catalog(&self, archive: &Archive) -> Result<Catalog> {
+        let system = match self.settings.system_id()? {
+            Some(system) => Some(system),
+            None => match self.settings.data_dir() {
+                Some(dir) => datadir::system_id_of(&dir)?.map(SystemId),
+                None => None,
+            },
+        };
+        self.catalog_of(archive, system).await
+    }
+
+    /// The same, for a system identifier that may be known.
+    pub(crate) async fn catalog_of(&self, archive: &Archive, system: Option<SystemId>) -> Result<Catalog> {
+        let cluster = self.settings.cluster()?;
+        match system {
+            Some(system) => Ok(Catalog { archive: archive.clone(), place: Place { cluster, system } }),
+            None => Catalog::find(archive, &cluster).await,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! WAL files.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+use walarchive_core::archive::SystemId;
+use walarchive_core::ops::push::{Push, Pushed};
+use walarchive_core::ops::retry;
+use walarchive_core::ops::wal_list::{self, WalList};
+use walarchive_core::postgres::datadir;
+use walarchive_core::source::{FileSource, ReadySource, WalFile, WalSource};
+use walarchive_core::wal::WalName;
+use walarchive_core::{Kind, Result};
+
+use crate::args::{FetchArgs, PushArgs};
+use crate::exit::Caller;
+use crate::output::{bytes, table};
+use crate::run::Context;
+
+const IN_RECOVERY: Duration = Duration::from_secs(300);
+const OTHERWISE: Duration = Duration::from_secs(60);
+
+/// `wal push`
+pub(crate) async fn push(context: Context, args: PushArgs) -> Result<u8> {
+    let mut source: Box<dyn WalSource> = match (&args.path, &args.ready) {
+        (Some(path), _) => Box::new(FileSource::new(path)?),
+        (None, Some(data_dir)) => Box::new(ReadySource::new(data_dir)),
+        (None, None) => return Ok(0),
+    };
+    let mut pushed = Vec::new();
+    while let Some(file) = source.next().await? {
+        let done = push_one(&context, &file).await?;
+        source.stored(&file).await?;
+        let was = if done.was_there() { "was there already" } else { "stored" };
+        context.output.detail(&format!("{} {was} as {}, {} bytes", file.name, done.key, done.stored.stored));
+        pushed.push(json!({
+            "name": file.name.to_string(), "object": done.key, "new": !done.was_there(),
+            "data_bytes": done.stored.plain, "stored_bytes": done.stored.stored,
+        }));
+    }
+    context.output.result(&json!({ "pushed": pushed }), String::new)?;
+    Ok(0)
+}
+
+async fn push_one(context: &Context, file: &WalFile) -> Result<Pushed> {
+    let settings = &context.settings;
+    let budget = settings.retry_budget(OTHERWISE)?;
+    let expected = match (settings.system_id()?, settings.data_dir()) {
+        (Some(system), _) => Some(system),
+        (None, Some(dir)) => datadir::system_id_of(&dir)?.map(SystemId),
+        (None, None) => None,
+    };
+    let (cluster, codec) = (settings.cluster()?, settings.wal_codec()?);
+    retry::within(budget, || async {
+        let archive = settings.archive().await?;
+        Push { archive, cluster: cluster.clone(), codec: codec.clone(), system: expected }.run(file).await
+    })
+    .await
+}
+
+/// `wal fetch`
+pub(crate) async fn fetch(context: Context, caller: Caller, args: FetchArgs) -> Result<u8> {
+    let in_recovery =
+        matches!(caller, Caller::Recovery { standby: true }) || Path::new("recovery.signal").exists();
+    let budget = context.settings.retry_budget(if in_recovery { IN_RECOVERY } else { OTHERWISE })?;
+    let len = retry::within(budget, || async {
+        let archive = context.settings.archive().await?;
+        // restore_command runs in the data directory.
+        let here = datadir::system_id_of(Path::new("."))?.map(SystemId);
+        let catalog = match (context.settings.system_id()?, here) {
+            (None, Some(system)) => context.catalog_of(&archive, Some(system)).await?,
+            _ => context.catalog(&archive).await?,
+        };
+        walarchive_core::ops::fetch::fetch(&catalog, &args.name, &args.dest).await
+    })
+    .await?;
+    let document = json!({ "name": args.name.to_string(), "dest": args.dest, "data_bytes": len });
+    context.output.result(&document, String::new)?;
+    Ok(0)
+}
+
+/// `wal list`
+pub(crate) async fn list(context: Context) -> Result<u8> {
+    let archive = context.settings.archive().await?;
+    let list = match context.catalog(&archive).await {
+        Ok(catalog) => wal_list::list(&catalog).await?,
+        Err(error) if error.kind() == Kind::Absent => WalList::default(),
+        Err(error) => return Err(error),
+    };
+    context.output.result(&list, || shown(&list))?;
+    for problem in &list.problems {
+        context.output.warning(problem);
+    }
+    Ok(0)
+}
+
+fn shown(list: &WalList) -> String {
+    if list.timelines.is_empty() {
+        return "no WAL is stored".to_owned();
+    }
+    let row = |timeline: &wal_list::TimelineSummary| {
+        let missing = match timeline.missing.as_slice() {
+            [] => "none".to_owned(),
+            [one] => one.clone(),
+            [first, ..] => format!("{} ({first} …)", timeline.missing_count),
+        };
+        let branch = match (timeline.parent, timeline.branch_lsn) {
+            (Some(parent), Some(lsn)) => format!("{parent} at {lsn}"),
+            _ => "-".to_owned(),
+        };
+        let name = |name: &Option<String>| name.clone().unwrap_or_else(|| "-".to_owned());
+        vec![
+            timeline.timeline.to_string(),
+            name(&timeline.first),
+            name(&timeline.last),
+            timeline.segments.to_string(),
+            missing,
+            branch,
+        ]
+    };
+    let rows: Vec<_> = list.timelines.iter().map(row).collect();
+    let head = ["timeline", "first", "last", "segments", "missing", "branched off"];
+    format!("{}\n{} stored", table(&head, &rows), bytes(list.stored_bytes))
+}
+
+/// `wal show`
+pub(crate) async fn show(context: Context, name: WalName) -> Result<u8> {
+    let archive = context.settings.archive().await?;
+    let catalog = context.catalog(&archive).await?;
+    let facts = wal_list::show(&catalog, &name).await?;
+    context.output.result(&facts, || {
+        let mut lines = vec![format!("{} ({})", facts.name, facts.kind), format!("object    {}", facts.key)];
+        if let (Some(start), Some(end)) = (facts.start_lsn, facts.end_lsn) {
+            lines.push(format!("WAL       {start} to {end}, timeline {}", facts.timeline));
+        }
+        lines.push(format!(
+            "size      {}, stored {} ({})",
+            bytes(facts.data_bytes.unwrap_or_default()),
+            bytes(facts.stored_bytes),
+            facts.codec
+        ));
+        lines.join("\n")
+    })?;
+    Ok(0)
+}
