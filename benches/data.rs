@@ -82,8 +82,8 @@ pub fn samples() -> Vec<Data> {
 /// The directory that cargo built this bench into.
 fn target_dir() -> PathBuf {
     let program = std::env::current_exe().expect("the path of this program");
-    let built_in = program.ancestors().find(|place| place.join("CACHEDIR.TAG").is_file());
-    built_in.expect("a bench lies in cargo's target directory").to_owned()
+    // …/target/release/deps/NAME
+    program.ancestors().nth(3).expect("a bench lies in cargo's target directory").to_owned()
 }
 
 /// The statements that make WAL and pages of other than pgbench's kind.

@@ -5,6 +5,8 @@
 mod data;
 mod synthetic;
 mod turns;
+mod used;
 
 pub use data::{Data, SEGMENT, samples};
 pub use turns::{Case, Row, median, smoke, turns};
+pub use used::Used;
