@@ -1,1 +1,78 @@
-//! placeholder
+//! The C interface: the version, and what an error's number means. Everything else joins behind the same guard.
+//!
+//! No panic crosses into C: every function that does work runs inside [`guard`].
+#![allow(unsafe_code)] // Exported names are `unsafe(no_mangle)`; there is no other unsafe here.
+
+use std::ffi::{CStr, c_char};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use walarchive_core::Kind;
+
+#[cfg(not(panic = "unwind"))]
+compile_error!("panics must unwind, so that they can be kept from crossing into C");
+
+const ABI: u32 = 0;
+const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+    Ok(version) => version,
+    Err(_) => c"",
+};
+
+/// Runs `work`; a panic becomes `failure`.
+fn guard<T>(failure: T, work: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(failure)
+}
+
+/// The version of this interface. It changes when a caller has to be compiled anew; 0 promises nothing yet.
+// SAFETY: no other item of this name is linked; it takes and keeps nothing.
+#[unsafe(no_mangle)]
+pub extern "C" fn walarchive_abi_version() -> u32 {
+    ABI
+}
+
+/// The version of the library, as a string that lives as long as the library is loaded.
+// SAFETY: no other item of this name is linked; the pointer is to static memory that ends in NUL.
+#[unsafe(no_mangle)]
+pub extern "C" fn walarchive_version() -> *const c_char {
+    VERSION.as_ptr()
+}
+
+/// What a status number means, as a string that lives as long as the library is loaded. The numbers are the exit codes of
+/// the programs.
+// SAFETY: no other item of this name is linked; the pointer is to static memory that ends in NUL.
+#[unsafe(no_mangle)]
+pub extern "C" fn walarchive_status_text(status: u32) -> *const c_char {
+    guard(c"bug".as_ptr(), || {
+        let is = |kind: Kind| status == u32::from(kind.exit_code());
+        let text = match () {
+            () if status == 0 => c"done, and durable",
+            () if is(Kind::Absent) => c"proven absent",
+            () if is(Kind::Usage) => c"usage or configuration",
+            () if is(Kind::Conflict) => c"refused",
+            () if is(Kind::Damaged) => c"damaged or not authentic",
+            () if is(Kind::Unreachable) => c"unreachable",
+            () if is(Kind::Local) => c"this machine's input or output",
+            () if is(Kind::Bug) => c"a bug in walarchive",
+            () => c"unknown status",
+        };
+        text.as_ptr()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_does_not_leave_the_guard() {
+        assert_eq!(guard(70, || panic!("inside")), 70);
+    }
+
+    #[test]
+    fn statuses_are_the_exit_codes() {
+        // SAFETY: the function returns static strings.
+        let text = |status| unsafe { CStr::from_ptr(walarchive_status_text(status)) }.to_str().unwrap();
+        assert_eq!(text(0), "done, and durable");
+        assert_eq!(text(4), "damaged or not authentic");
+        assert_eq!(text(99), "unknown status");
+    }
+}

@@ -34,8 +34,24 @@ pub struct ServerFacts {
 
 /// A connection that holds a backup open. Dropping it ends the backup on the server, which is left as it was.
 pub struct BackupSession {
-    client: Client,
+    client: ClosingClient,
     major: u32,
+}
+
+/// A client that may be dropped in async code: closing it blocks, so that is done on a thread of its own.
+struct ClosingClient(Option<Client>);
+
+impl ClosingClient {
+    fn get(&mut self) -> Result<&mut Client> {
+        self.0.as_mut().ok_or_else(|| Error::bug("the connection is closed"))
+    }
+}
+
+impl Drop for ClosingClient {
+    fn drop(&mut self) {
+        let client = self.0.take();
+        let _ = std::thread::spawn(move || drop(client)).join();
+    }
 }
 
 /// What the server returned at the end of a backup.
@@ -89,7 +105,7 @@ impl BackupSession {
     pub fn connect(info: &ConnInfo) -> Result<(BackupSession, ServerFacts)> {
         let mut client = info.connect()?;
         let facts = look(&mut client)?;
-        Ok((BackupSession { client, major: facts.major }, facts))
+        Ok((BackupSession { client: ClosingClient(Some(client)), major: facts.major }, facts))
     }
 
     /// Starts the backup; the server makes a checkpoint first, at once if `fast`. Gives where replay begins, and the
@@ -101,11 +117,13 @@ impl BackupSession {
         };
         let row = self
             .client
+            .get()?
             .query_one(call, &[&label, &fast])
             .map_err(|error| failed("starting the backup", error))?;
         let start = lsn(row.get("lsn"))?;
         let row = self
             .client
+            .get()?
             .query_one("SELECT timeline_id FROM pg_control_checkpoint()", &[])
             .map_err(|error| failed("asking for the timeline", error))?;
         let timeline: i32 = row.get("timeline_id");
@@ -118,9 +136,11 @@ impl BackupSession {
             15.. => "SELECT lsn::text, labelfile, spcmapfile FROM pg_backup_stop(false)",
             _ => "SELECT lsn::text, labelfile, spcmapfile FROM pg_stop_backup(false, false)",
         };
-        let row = self.client.query_one(call, &[]).map_err(|error| failed("ending the backup", error))?;
+        let row =
+            self.client.get()?.query_one(call, &[]).map_err(|error| failed("ending the backup", error))?;
         let clock = self
             .client
+            .get()?
             .query_one(&format!("SELECT {NOW}"), &[])
             .map_err(|error| failed("asking for the time", error))?;
         Ok(Stopped {
@@ -133,7 +153,8 @@ impl BackupSession {
 
     /// What the archiver says, for messages; nothing if it cannot be asked.
     pub fn archiver(&mut self) -> ArchiverState {
-        let asked = self.client.query_one(
+        let Ok(client) = self.client.get() else { return ArchiverState::default() };
+        let asked = client.query_one(
             "SELECT CASE WHEN last_failed_time > coalesce(last_archived_time, '-infinity') \
              THEN last_failed_wal END AS failing FROM pg_stat_archiver",
             &[],
