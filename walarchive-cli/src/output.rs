@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
-use walarchive_core::{Error, Result};
+use walarchive_core::{Error, Kind, Result};
 
 use crate::args::{Global, LogFormat};
 
@@ -90,7 +90,9 @@ impl Output {
 
     /// An error: a line on standard error, and with `--json` a document on standard output.
     pub(crate) fn error(self, error: &Error, code: u8) {
-        self.log("error", &error.story());
+        // That something is not there is an answer; PostgreSQL asks for such files all the time.
+        let level = if error.kind() == Kind::Absent { "info" } else { "error" };
+        self.log(level, &error.story());
         if self.json {
             let document = serde_json::json!({ "error": {
                 "code": code, "kind": error.kind().name(), "message": error.story(), "object": error.object(),

@@ -7,6 +7,12 @@ use crate::error::{Error, Result};
 /// Bytes of a page of a file, whatever the server's block size.
 pub const PAGE: usize = 8192;
 
+/// Whether bytes of a page, or fewer, are all zero.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    static ZEROS: [u8; PAGE] = [0; PAGE];
+    bytes.chunks(PAGE).all(|chunk| ZEROS.starts_with(chunk))
+}
+
 /// `count` pages of a file from `page` on are in a pack, from page `first` of a frame on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(u32, u32, u32, u32, u32)", into = "(u32, u32, u32, u32, u32)")]

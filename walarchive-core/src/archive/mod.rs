@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub use binding::{Binding, ContentDigest, ObjectKind};
 pub use catalog::{Backup, Catalog, StoredWal};
-pub use extent::{Extent, Extents, PAGE};
+pub use extent::{Extent, Extents, PAGE, is_zero};
 pub use info::ArchiveInfo;
 pub use key::{BackupId, ClusterName, PackName, Place, SystemId};
 pub use manifest::{

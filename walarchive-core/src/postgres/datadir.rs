@@ -98,6 +98,8 @@ pub struct Contents {
     pub files: Vec<Item>,
     /// Tablespaces.
     pub tablespaces: Vec<TablespaceLink>,
+    /// Links to directories, which are not followed.
+    pub skipped: Vec<PathBuf>,
 }
 
 /// Lists what a base backup of `data_dir` takes. `version_dir` is the name of the server's own directory in
@@ -148,8 +150,13 @@ fn walk(root: &Path, dir: &Path, version_dir: &str, contents: &mut Contents) -> 
             tablespace(root, &path, version_dir, contents)?;
             continue;
         }
-        // Elsewhere PostgreSQL follows no links, but pg_wal and other directories may be ones.
         let Some(facts) = look(&root.join(&path))? else { continue };
+        // PostgreSQL's own backup follows no other links, but for pg_wal and the like. A link to a file, such as a
+        // postgresql.conf that lies in /etc, is worth its content; one to a directory could lead anywhere.
+        if kind.is_symlink() && facts.is_dir() && !stays_empty(&path) {
+            contents.skipped.push(path);
+            continue;
+        }
         if facts.is_dir() {
             directory(root, path, &facts, version_dir, contents)?;
         } else if facts.is_file() && path != Path::new(CONTROL_FILE) {
@@ -167,9 +174,8 @@ fn directory(
     contents: &mut Contents,
 ) -> Result<()> {
     let mode = facts.mode() & 0o7777;
-    let stays_empty = EMPTY_DIRS.iter().any(|name| path == Path::new(name));
     contents.dirs.push(Item { path: path.clone(), mode, size: 0 });
-    if !stays_empty {
+    if !stays_empty(&path) {
         return walk(root, &path, version_dir, contents);
     }
     if path == Path::new("pg_wal") {
@@ -180,6 +186,10 @@ fn directory(
         }
     }
     Ok(())
+}
+
+fn stays_empty(path: &Path) -> bool {
+    EMPTY_DIRS.iter().any(|name| path == Path::new(name))
 }
 
 fn tablespace(root: &Path, path: &Path, version_dir: &str, contents: &mut Contents) -> Result<()> {

@@ -2,6 +2,7 @@
 
 mod copy;
 mod spool;
+mod stretch;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -185,6 +186,12 @@ impl Run {
         .await?;
         let timeline = TimelineId::new(timeline)?;
         let contents = self.contents().await?;
+        for link in &contents.skipped {
+            self.request.progress.note(&format!(
+                "{} is a link to a directory and is left out, as pg_basebackup does",
+                at(link)
+            ));
+        }
         let copy = Copy {
             sink: self.sink()?,
             data_dir: self.data_dir.clone(),

@@ -2,7 +2,9 @@
 //!
 //! A restore is planned first: nothing is written before backup, timelines and WAL are proven to lead to the target.
 
+mod fill;
 mod layout;
+mod packs;
 mod pg_manifest;
 mod plan;
 mod probe;

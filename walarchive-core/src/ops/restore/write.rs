@@ -1,32 +1,26 @@
-//! Files of a backup, written in parallel and verified to the last byte.
+//! A backup's files, written in parallel and verified to the last byte.
 
 use std::collections::BTreeMap;
-use std::fs::{File, FileTimes, OpenOptions, Permissions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
 
 use futures::{StreamExt, TryStreamExt};
 
+use super::fill::{OpenFile, STRETCH, Task, Worker, mismatch, pages};
 use super::layout::Layout;
+use super::packs::Packs;
 use super::pg_manifest::PgManifest;
-use crate::archive::{
-    BackupId, Catalog, Extent, Facts, FileRecord, Line, Manifest, PAGE, PackReader, PackRecord, Visitor, scan,
-};
-use crate::codec::Framer;
+use crate::archive::{BackupId, Catalog, Facts, FileRecord, Line, Manifest, PAGE, PackRecord, Visitor, scan};
 use crate::crossing::{Bridge, blocking};
 use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::postgres::datadir::CONTROL_FILE;
 use crate::progress::Progress;
 
-/// A worker takes so much of a large file at once, in pages.
-const STRETCH: u32 = (64 << 20) / PAGE as u32;
-/// Stored bytes that one read asks for at most, unless one frame is longer.
-const READ: u64 = 4 << 20;
 const TABLESPACE_MAP: &str = "tablespace_map";
 
 /// A restore being carried out.
@@ -211,10 +205,6 @@ fn append(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
     files::write(path, mode, &all)
 }
 
-fn mismatch(path: &Path) -> Error {
-    Error::damaged(format!("the restored content of {} does not match its checksum", path.display()))
-}
-
 /// Refuses when the data will not fit. What is not there yet is looked up in the nearest directory that is.
 fn check_space(target: &Path, bytes: u64) -> Result<()> {
     let Some(place) = target.ancestors().find(|place| place.exists()) else { return Ok(()) };
@@ -230,57 +220,6 @@ fn check_space(target: &Path, bytes: u64) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// A stretch of a file to be written.
-struct Task {
-    file: Arc<OpenFile>,
-    from: u32,
-    to: u32,
-}
-
-/// A file that several workers may be writing.
-struct OpenFile {
-    record: FileRecord,
-    file: File,
-    path: PathBuf,
-    /// CRC-32C of each stretch that is written, by its first page, and how many are missing.
-    parts: Mutex<BTreeMap<u32, (u32, u64)>>,
-    missing: AtomicU64,
-}
-
-impl OpenFile {
-    fn create(path: PathBuf, record: FileRecord) -> Result<OpenFile> {
-        let failed = |error| Error::io(format!("cannot write {}", path.display()), error).on(path.display());
-        let file =
-            OpenOptions::new().write(true).create_new(true).mode(record.mode).open(&path).map_err(failed)?;
-        file.set_permissions(Permissions::from_mode(record.mode)).map_err(failed)?;
-        file.set_len(record.size).map_err(failed)?;
-        let stretches = u64::from(pages(&record)).div_ceil(u64::from(STRETCH)).max(1);
-        Ok(OpenFile { record, file, path, parts: Mutex::default(), missing: AtomicU64::new(stretches) })
-    }
-
-    /// A stretch is written; the last one proves the whole.
-    fn done(&self, from: u32, crc: u32, len: u64) -> Result<()> {
-        let poisoned = |_| Error::bug("a worker died with a file");
-        self.parts.lock().map_err(poisoned)?.insert(from, (crc, len));
-        if self.missing.fetch_sub(1, Ordering::AcqRel) > 1 {
-            return Ok(());
-        }
-        let parts = self.parts.lock().map_err(poisoned)?;
-        let all = parts.values().fold(0, |all, (crc, len)| crc32c::crc32c_combine(all, *crc, *len as usize));
-        if all != self.record.crc32c {
-            return Err(mismatch(&self.record.path).on(self.path.display()));
-        }
-        let times = FileTimes::new().set_modified(SystemTime::from(self.record.mtime));
-        self.file
-            .set_times(times)
-            .map_err(|error| Error::io(format!("cannot set the time of {}", self.path.display()), error))
-    }
-}
-
-fn pages(record: &FileRecord) -> u32 {
-    u32::try_from(record.size.div_ceil(PAGE as u64)).unwrap_or(u32::MAX)
 }
 
 /// Reads the manifest again, makes directories and files, and gives the workers what to fill them with.
@@ -355,213 +294,5 @@ impl Giver {
         drop(tasks);
         let manifest = pg_manifest.ok_or_else(|| Error::damaged("the backup has no files"))?;
         manifest.finish(facts)
-    }
-}
-
-/// The packs of a backup, opened when they are first needed.
-struct Packs {
-    catalog: Catalog,
-    records: Vec<PackRecord>,
-    open: Mutex<BTreeMap<u32, Arc<PackReader>>>,
-    bridge: Bridge,
-}
-
-/// The frame that was unpacked last, by pack and number: small files share frames.
-type LastFrame = Option<(u32, usize, Vec<u8>)>;
-type Framers = BTreeMap<u32, Box<dyn Framer>>;
-
-impl Packs {
-    fn new(catalog: Catalog, records: Vec<PackRecord>, bridge: Bridge) -> Packs {
-        Packs { catalog, records, open: Mutex::default(), bridge }
-    }
-
-    fn get(&self, number: u32) -> Result<Arc<PackReader>> {
-        let poisoned = |_| Error::bug("a worker died with the packs");
-        if let Some(pack) = self.open.lock().map_err(poisoned)?.get(&number) {
-            return Ok(pack.clone());
-        }
-        let record = self.records.get(number as usize).ok_or_else(|| {
-            Error::damaged(format!("a file refers to pack {number}, which the manifest does not have"))
-        })?;
-        let pack = self.bridge.wait(PackReader::open(&self.catalog.archive, &self.catalog.place, record))?;
-        let pack = Arc::new(pack);
-        self.open.lock().map_err(poisoned)?.insert(number, pack.clone());
-        Ok(pack)
-    }
-
-    /// Gives the pages of an extent, each with its number in the file.
-    fn pages(
-        &self,
-        extent: &Extent,
-        framers: &mut Framers,
-        last: &mut LastFrame,
-        each: &mut dyn FnMut(u32, &[u8]) -> Result<()>,
-    ) -> Result<()> {
-        let pack = self.get(extent.pack)?;
-        let (mut page, end) = (extent.page, extent.page + extent.count);
-        let (mut frame, mut first) = (extent.frame as usize, extent.first);
-        // Skips whole frames: the part of an extent that a worker is given may begin far behind its start.
-        while let Some(entry) = pack.frames().get(frame)
-            && first >= entry.pages()
-        {
-            first -= entry.pages();
-            frame += 1;
-        }
-        let framer = match framers.entry(extent.pack) {
-            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::btree_map::Entry::Vacant(new) => new.insert(pack.framer()?),
-        };
-        while page < end {
-            let batch = self.batch(&pack, frame, first, end - page)?;
-            let stored = match last {
-                Some((number, at, _)) if (*number, *at) == (extent.pack, frame) && batch.len() == 1 => None,
-                _ => Some(self.bridge.wait(pack.read(batch.clone()))?),
-            };
-            let base = pack.frames().get(frame).map_or(0, |entry| entry.at);
-            for number in batch {
-                let entry = pack.frames()[number];
-                if let Some(stored) = &stored {
-                    let mut data = last.take().map(|(_, _, data)| data).unwrap_or_default();
-                    data.clear();
-                    let from = (entry.at - base) as usize;
-                    entry
-                        .unpack(&stored[from..from + entry.stored as usize], framer.as_mut(), &mut data)
-                        .map_err(|error| error.on(pack.key()))?;
-                    *last = Some((extent.pack, number, data));
-                }
-                let data = last.as_ref().map_or(&[][..], |(_, _, data)| data);
-                for bytes in data.chunks_exact(PAGE).skip(first as usize) {
-                    if page == end {
-                        break;
-                    }
-                    each(page, bytes)?;
-                    page += 1;
-                }
-                first = 0;
-                frame = number + 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// The frames from `frame` on that hold `pages` pages from page `first`, or as many as one read takes.
-    fn batch(
-        &self,
-        pack: &PackReader,
-        frame: usize,
-        first: u32,
-        pages: u32,
-    ) -> Result<std::ops::Range<usize>> {
-        let (mut end, mut covered, mut stored) = (frame, 0u64, 0u64);
-        let wanted = u64::from(first) + u64::from(pages);
-        while covered < wanted {
-            let entry = pack.frames().get(end).ok_or_else(|| {
-                Error::damaged("a manifest names a frame that the pack does not have").on(pack.key())
-            })?;
-            if end > frame && stored + u64::from(entry.stored) > READ {
-                break;
-            }
-            covered += u64::from(entry.pages());
-            stored += u64::from(entry.stored);
-            end += 1;
-        }
-        Ok(frame..end)
-    }
-}
-
-/// Fills files with what their packs hold.
-struct Worker {
-    packs: Arc<Packs>,
-    tasks: Arc<Mutex<Receiver<Task>>>,
-    stop: Arc<AtomicBool>,
-    progress: Arc<dyn Progress>,
-    framers: Framers,
-    last: LastFrame,
-    written: u64,
-}
-
-impl Worker {
-    fn run(mut self) -> Result<u64> {
-        loop {
-            let task = match self.tasks.lock() {
-                Ok(tasks) => tasks.recv(),
-                Err(_) => return Err(Error::bug("a worker died")),
-            };
-            let Ok(task) = task else { return Ok(self.written) };
-            if self.stop.load(Ordering::Relaxed) {
-                continue;
-            }
-            if let Err(error) = self.fill(&task) {
-                self.stop.store(true, Ordering::Relaxed);
-                return Err(error);
-            }
-        }
-    }
-
-    fn fill(&mut self, task: &Task) -> Result<()> {
-        let record = &task.file.record;
-        let (start, end) =
-            (u64::from(task.from) * PAGE as u64, (u64::from(task.to) * PAGE as u64).min(record.size));
-        let mut writing =
-            Writing { file: &task.file, at: start, crc: 0, pending: Vec::new(), pending_at: start };
-        for (extent, skipped) in record.extents.within(task.from, task.to) {
-            let extent = Extent { first: extent.first + skipped, ..extent };
-            self.packs.pages(&extent, &mut self.framers, &mut self.last, &mut |page, bytes| {
-                writing.page(u64::from(page) * PAGE as u64, bytes)
-            })?;
-            let bytes = u64::from(extent.count) * PAGE as u64;
-            self.progress.advance(bytes);
-            self.written += bytes;
-        }
-        writing.zeros(end);
-        writing.flush()?;
-        task.file.done(task.from, writing.crc, end - start)
-    }
-}
-
-/// A stretch of a file being written in order, with holes for zeros.
-struct Writing<'a> {
-    file: &'a OpenFile,
-    at: u64,
-    crc: u32,
-    pending: Vec<u8>,
-    pending_at: u64,
-}
-
-const WRITE: usize = 1 << 20;
-static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
-
-impl Writing<'_> {
-    fn page(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
-        self.zeros(at);
-        let len = (self.file.record.size - at).min(bytes.len() as u64) as usize;
-        let bytes = &bytes[..len];
-        if self.pending_at + self.pending.len() as u64 != at || self.pending.len() + len > WRITE {
-            self.flush()?;
-            self.pending_at = at;
-        }
-        self.pending.extend_from_slice(bytes);
-        self.crc = crc32c::crc32c_append(self.crc, bytes);
-        self.at += len as u64;
-        Ok(())
-    }
-
-    /// Counts zeros up to `to`; they are holes already.
-    fn zeros(&mut self, to: u64) {
-        while self.at < to {
-            let len = (to - self.at).min(ZEROS.len() as u64);
-            self.crc = crc32c::crc32c_append(self.crc, &ZEROS[..len as usize]);
-            self.at += len;
-        }
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let written = self.file.file.write_all_at(&self.pending, self.pending_at);
-        written.map_err(|error| {
-            Error::io(format!("cannot write {}", self.file.path.display()), error)
-                .on(self.file.path.display())
-        })?;
-        self.pending.clear();
-        Ok(())
     }
 }

@@ -1,0 +1,100 @@
+//! The first line.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::archive::{BackupId, Place, SystemId};
+use crate::error::{Error, Result};
+use crate::wal::Lsn;
+
+const FORMAT: u32 = 1;
+
+/// The first line of a manifest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Version of the manifest, 1.
+    pub format: u32,
+    /// What is described: `base`.
+    #[serde(rename = "type")]
+    pub kind_of: String,
+    /// The backup.
+    pub id: String,
+    /// `full` or `incremental`.
+    pub kind: String,
+    /// The user's name for the cluster.
+    pub cluster: String,
+    /// PostgreSQL's system identifier, decimal.
+    pub system_id: String,
+    /// Major version of the server.
+    pub pg_major: u32,
+    /// Its full version.
+    pub server_version: String,
+    /// Version of pg_control.
+    pub control_version: u32,
+    /// Version of the system catalogs.
+    pub catalog_version: u32,
+    /// The timeline of the backup.
+    pub timeline: u32,
+    /// Where replay begins.
+    pub start_lsn: Lsn,
+    /// One past the last byte of WAL that the backup needs.
+    pub stop_lsn: Lsn,
+    /// When it began, by the server's clock.
+    pub started_at: Timestamp,
+    /// When it ended, by the server's clock.
+    pub finished_at: Timestamp,
+    /// Bytes of a WAL segment.
+    pub segment_size: u64,
+    /// Whether the cluster has page checksums.
+    pub page_checksums: bool,
+    /// Sum of file sizes.
+    pub data_bytes: u64,
+    /// Stored bytes of the packs that this backup wrote.
+    pub stored_bytes: u64,
+    /// Number of files.
+    pub files: u64,
+    /// Pages that failed their checksum.
+    pub damaged_pages: u64,
+    /// Tablespaces other than the built-in ones.
+    pub tablespaces: Vec<Tablespace>,
+    /// The user's labels.
+    pub labels: BTreeMap<String, String>,
+    /// Program and version.
+    pub created_by: String,
+}
+
+/// A tablespace outside the data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tablespace {
+    /// Its object identifier, the name of its link in pg_tblspc.
+    pub oid: u32,
+    /// Where it was.
+    pub location: PathBuf,
+}
+
+impl Facts {
+    /// The version that this program writes.
+    pub const FORMAT: u32 = FORMAT;
+
+    /// The system identifier as a number.
+    pub fn system(&self) -> Result<SystemId> {
+        self.system_id.parse().map_err(|_| Error::damaged("a manifest names no system identifier"))
+    }
+
+    pub(super) fn check(&self, key: &str, id: &BackupId, place: &Place) -> Result<()> {
+        if self.format != FORMAT || self.kind_of != "base" {
+            return Err(Error::damaged(format!(
+                "the manifest has format {} and type {:?}, this program knows {FORMAT} and \"base\"",
+                self.format, self.kind_of
+            ))
+            .on(key));
+        }
+        if self.id != id.as_str() || self.system()? != place.system {
+            return Err(Error::damaged("the manifest describes another backup than its key says").on(key));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,163 @@
+//! Reading a manifest: its facts alone, or all of it, proven.
+
+use super::facts::Facts;
+use super::line::{Line, PackRecord, RawLine};
+use crate::archive::{Archive, BackupId, ObjectKind, Place, Taker};
+use crate::error::{Error, Kind, Result};
+
+/// One file's extents at worst; a longer line cannot be meant.
+const LINE_MAX: usize = 64 << 20;
+/// The first frame of a manifest is found in these bytes of its content.
+const FACTS_READ: u64 = 64 * 1024;
+
+/// Reads only the facts of a manifest, from its first bytes.
+pub async fn read_facts(archive: &Archive, place: &Place, id: &BackupId) -> Result<Facts> {
+    let key = place.manifest(id);
+    let object = archive.reader(&key, ObjectKind::Manifest).await?;
+    let content = object.read(0..object.content_len().min(FACTS_READ)).await?;
+    let mut decoder = object.codec().reader().decoder()?;
+    let mut line = Vec::new();
+    let decoded = decoder.push(&content, &mut |plain| {
+        if !line.contains(&b'\n') {
+            line.extend_from_slice(plain);
+        }
+        Ok(())
+    });
+    let end = line.iter().position(|byte| *byte == b'\n');
+    let Some(first) = end.and_then(|end| line.get(..end)) else {
+        decoded.map_err(|error| error.on(&key))?;
+        return Err(Error::damaged("the manifest has no facts").on(&key));
+    };
+    parse_facts(first, &key, id, place)
+}
+
+fn parse_facts(line: &[u8], key: &str, id: &BackupId, place: &Place) -> Result<Facts> {
+    let facts: Facts = serde_json::from_slice(line)
+        .map_err(|error| Error::damaged("the manifest's facts cannot be read").because(error).on(key))?;
+    facts.check(key, id, place)?;
+    Ok(facts)
+}
+
+/// Takes the lines of a manifest, in order, on a thread that may block.
+pub trait Visitor: Send + 'static {
+    /// Takes the next line; `facts` and `packs` are those read so far (all, when the first file comes).
+    fn line(&mut self, facts: &Facts, packs: &[PackRecord], line: Line) -> Result<()>;
+}
+
+/// Looks at nothing.
+impl Visitor for () {
+    fn line(&mut self, _: &Facts, _: &[PackRecord], _: Line) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A whole manifest, proven to its last byte.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// Its first line.
+    pub facts: Facts,
+    /// Its packs, in order.
+    pub packs: Vec<PackRecord>,
+}
+
+/// Reads a whole manifest and shows its lines to `visitor`. It is complete and undamaged only if this returns
+/// success: what the visitor saw before an error must not be acted on beyond repair.
+pub async fn scan<V: Visitor>(
+    archive: &Archive,
+    place: &Place,
+    id: &BackupId,
+    visitor: V,
+) -> Result<(Manifest, V)> {
+    let key = place.manifest(id);
+    let lines = Lines {
+        id: id.clone(),
+        place: place.clone(),
+        key: key.clone(),
+        partial: Vec::new(),
+        before: blake3::Hasher::new(),
+        lines: 0,
+        facts: None,
+        packs: Vec::new(),
+        ended: false,
+        visitor,
+    };
+    let read = archive.read(&key, ObjectKind::Manifest, u64::MAX, lines).await;
+    let (lines, _) = read.map_err(|error| match error.kind() {
+        Kind::Absent => Error::new(Kind::Absent, format!("there is no backup {id}"))
+            .on(&key)
+            .hint("'walarchive backup list' shows what there is"),
+        _ => error.during(format!("reading the manifest of backup {id}")),
+    })?;
+    lines.finish()
+}
+
+struct Lines<V> {
+    id: BackupId,
+    place: Place,
+    key: String,
+    partial: Vec<u8>,
+    before: blake3::Hasher,
+    lines: u64,
+    facts: Option<Facts>,
+    packs: Vec<PackRecord>,
+    ended: bool,
+    visitor: V,
+}
+
+impl<V: Visitor> Taker for Lines<V> {
+    fn take(&mut self, mut plain: &[u8]) -> Result<()> {
+        while let Some(end) = plain.iter().position(|byte| *byte == b'\n') {
+            let (rest_of_line, rest) = plain.split_at(end + 1);
+            plain = rest;
+            if self.partial.is_empty() {
+                self.line(rest_of_line)?;
+            } else {
+                let mut line = std::mem::take(&mut self.partial);
+                line.extend_from_slice(rest_of_line);
+                self.line(&line)?;
+            }
+        }
+        self.partial.extend_from_slice(plain);
+        if self.partial.len() > LINE_MAX {
+            return Err(Error::damaged("a manifest's line does not end"));
+        }
+        Ok(())
+    }
+}
+
+impl<V: Visitor> Lines<V> {
+    fn line(&mut self, line: &[u8]) -> Result<()> {
+        if self.ended {
+            return Err(Error::damaged("the manifest goes on after its end"));
+        }
+        let Some(facts) = &self.facts else {
+            self.facts = Some(parse_facts(line, &self.key, &self.id, &self.place)?);
+            return self.count(line);
+        };
+        let raw: RawLine = serde_json::from_slice(line)
+            .map_err(|error| Error::damaged("a manifest's line cannot be read").because(error))?;
+        if raw.is_end(self.lines, || self.before.finalize().to_hex().to_string())? {
+            self.ended = true;
+            return Ok(());
+        }
+        let line_of = raw.into_line(self.packs.len())?;
+        if let Line::Pack(pack) = &line_of {
+            self.packs.push(pack.clone());
+        }
+        self.visitor.line(facts, &self.packs, line_of)?;
+        self.count(line)
+    }
+
+    fn count(&mut self, line: &[u8]) -> Result<()> {
+        self.before.update(line);
+        self.lines += 1;
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(Manifest, V)> {
+        match (self.facts, self.ended && self.partial.is_empty()) {
+            (Some(facts), true) => Ok((Manifest { facts, packs: self.packs }, self.visitor)),
+            _ => Err(Error::damaged("the manifest ends too early").on(&self.key)),
+        }
+    }
+}
