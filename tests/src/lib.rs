@@ -22,6 +22,8 @@ mod cluster;
 mod kill;
 mod product;
 mod programs;
+mod restored;
+pub mod sample;
 mod scratch;
 pub mod trace;
 
@@ -30,6 +32,7 @@ pub use cluster::{Builder, Cluster, StopMode};
 pub use kill::{kill_tree, tree_of};
 pub use product::{Options, Output, Product};
 pub use programs::{find, postgres_bin, postgres_major, python, require};
+pub use restored::verify_backup;
 pub use scratch::{Scratch, User};
 
 use std::time::{Duration, Instant};

@@ -57,8 +57,12 @@ fn encode(spec: CodecSpec, plain: &[u8]) -> Vec<u8> {
 fn decode(spec: CodecSpec, stored: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
     let mut decoder = spec.build().decoder().unwrap();
-    stored.chunks(9999).for_each(|piece| decoder.push(piece, &mut plain, 1 << 30).unwrap());
-    decoder.finish(&mut plain, 0).unwrap();
+    let mut sink = |bytes: &[u8]| {
+        plain.extend_from_slice(bytes);
+        Ok(())
+    };
+    stored.chunks(9999).for_each(|piece| decoder.push(piece, &mut sink).unwrap());
+    decoder.finish(&mut sink).unwrap();
     plain
 }
 

@@ -37,7 +37,7 @@ fn traced_child() {
             }
             "upload" => {
                 let mut upload = storage.upload("a/b/object").await.unwrap();
-                upload.write(Bytes::from_static(b"content")).await.unwrap();
+                upload.write(vec![Bytes::from_static(b"con"), Bytes::from_static(b"tent")]).await.unwrap();
                 upload.finish().await.unwrap();
             }
             "delete" => storage.delete("a/b/object").await.unwrap(),

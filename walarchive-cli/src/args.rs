@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use walarchive_core::archive::BackupId;
-use walarchive_core::cipher::age::Recipient;
 use walarchive_core::config::Flags;
 use walarchive_core::ops::restore::{Action, TablespaceMapping, Target, TimelineChoice};
 use walarchive_core::wal::WalName;
@@ -57,6 +56,9 @@ pub struct Global {
     /// No progress bars
     #[arg(long, global = true)]
     pub no_progress: bool,
+    /// The command works without anybody's settings
+    #[arg(skip)]
+    pub without_settings: bool,
 }
 
 impl Global {
@@ -127,16 +129,12 @@ pub struct InitArgs {
     #[arg(long, conflicts_with_all = ["recipient", "generate_identity"])]
     pub no_encryption: bool,
     /// Who can read what is written (age1…); also WALARCHIVE_RECIPIENTS
-    #[arg(long, value_name = "RECIPIENT", value_parser = recipient)]
-    pub recipient: Vec<Recipient>,
+    // Not parsed here: clap repeats what it refuses, and this might be a secret key by mistake.
+    #[arg(long, value_name = "RECIPIENT")]
+    pub recipient: Vec<String>,
     /// Make a key, keep its secret half in FILE and use its public half
     #[arg(long, value_name = "FILE")]
     pub generate_identity: Option<PathBuf>,
-}
-
-/// Never repeats what was given: it might be a secret key by mistake.
-fn recipient(text: &str) -> Result<Recipient, String> {
-    text.parse().map_err(|error: walarchive_core::Error| error.story())
 }
 
 #[derive(Debug, Subcommand)]
@@ -303,7 +301,13 @@ pub struct DemoArgs {
     /// Leave the clusters and the archive where they are
     #[arg(long)]
     pub keep: bool,
-    /// Where to work; a temporary directory by default
+    /// Where to work: an absent or empty directory; a temporary one by default
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+    /// Where PostgreSQL's programs are; by default the newest that are found
+    #[arg(long, value_name = "DIR")]
+    pub pg_bin: Option<PathBuf>,
+    /// The directory that this program, running as root, made for itself running as somebody else
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub inside: Option<PathBuf>,
 }

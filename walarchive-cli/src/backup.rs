@@ -1,7 +1,7 @@
 //! Base backups.
 
 use serde_json::{Value, json};
-use walarchive_core::archive::{Backup, BackupId};
+use walarchive_core::archive::{Backup, BackupId, scan};
 use walarchive_core::ops::backup::{BackupRequest, create as make};
 use walarchive_core::ops::{delete as deletion, pin as pins};
 use walarchive_core::{Kind, Result};
@@ -119,10 +119,12 @@ pub(crate) async fn list(context: Context) -> Result<u8> {
     Ok(0)
 }
 
-/// `backup show`
+/// `backup show`. Reads the whole manifest: what is shown is proven.
 pub(crate) async fn show(context: Context, id: BackupId) -> Result<u8> {
     let archive = context.settings.archive().await?;
-    let backup = context.catalog(&archive).await?.backup(&id).await?;
+    let catalog = context.catalog(&archive).await?;
+    let backup = catalog.backup(&id).await?;
+    scan(&catalog.archive, &catalog.place, &id, ()).await?;
     context.output.result(&entry(&backup), || told(&backup))?;
     Ok(0)
 }

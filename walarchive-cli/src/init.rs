@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 use walarchive_core::archive::Archive;
-use walarchive_core::cipher::age::{Identity, read_identity_file};
+use walarchive_core::cipher::age::{Identity, Recipient, read_identity_file};
 use walarchive_core::config::write_identity;
 use walarchive_core::{Error, Result};
 
@@ -14,7 +14,7 @@ use crate::run::Context;
 /// `init`
 pub(crate) async fn init(context: Context, args: InitArgs) -> Result<u8> {
     let settings = &context.settings;
-    let mut recipients = args.recipient;
+    let mut recipients = named(&args.recipient)?;
     if !args.no_encryption && recipients.is_empty() && args.generate_identity.is_none() {
         recipients = settings.keys()?.recipients;
         if recipients.is_empty() {
@@ -52,7 +52,15 @@ pub(crate) async fn init(context: Context, args: InitArgs) -> Result<u8> {
     Ok(0)
 }
 
-fn generated(file: &Path) -> Result<walarchive_core::cipher::age::Recipient> {
+/// The recipients that flags name. Never repeats what was given.
+fn named(recipients: &[String]) -> Result<Vec<Recipient>> {
+    let parse = |text: &String| {
+        text.parse().map_err(|error: Error| Error::usage("--recipient cannot be used").because(error))
+    };
+    recipients.iter().map(parse).collect()
+}
+
+fn generated(file: &Path) -> Result<Recipient> {
     let identity = Identity::generate()?;
     write_identity(file, &identity)?;
     Ok(identity.recipient())

@@ -10,7 +10,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use rustix::fs::Mode;
 use walarchive_core::archive::{Archive, Catalog, Place, SystemId};
-use walarchive_core::config::Settings;
+use walarchive_core::config::{Flags, Settings};
 use walarchive_core::postgres::datadir;
 use walarchive_core::progress::Progress;
 use walarchive_core::{Error, Kind, Result};
@@ -33,7 +33,7 @@ pub fn main() -> ExitCode {
     let caller = if fetches { Caller::of_fetch(Path::new(".")) } else { Caller::Anybody };
     guarded::<Cli>(
         caller,
-        |cli| (cli.global.clone(), caller_of(&cli.command)),
+        |cli| (global_of(cli), caller_of(&cli.command)),
         |cli, context| dispatch(cli.command, context),
     )
 }
@@ -49,6 +49,21 @@ pub fn fetch_main() -> ExitCode {
     let caller = Caller::of_fetch(Path::new("."));
     let run = |cli: FetchCli, context: Context| block_on(wal::fetch(context, caller, cli.fetch));
     guarded(caller, |cli: &FetchCli| (cli.global.clone(), caller), run)
+}
+
+/// The demo has an archive of its own: settings that are meant for another one must not disturb it.
+fn global_of(cli: &Cli) -> Global {
+    Global { without_settings: matches!(cli.command, Command::Demo(_)), ..cli.global.clone() }
+}
+
+/// No settings at all; whoever names an archive expects it to be used.
+fn refuse_settings(global: &Global) -> Result<Settings> {
+    let Flags { config, archive, cluster, system_id, envdir } = global.flags();
+    if config.is_none() && archive.or(cluster).or(system_id).is_none() && envdir.is_none() {
+        return Ok(Settings::default());
+    }
+    Err(Error::usage("the demo makes an archive of its own, and uses no other")
+        .hint("leave out --config, --archive, --cluster, --system-id and --envdir"))
 }
 
 fn caller_of(command: &Command) -> Caller {
@@ -76,7 +91,10 @@ fn guarded<C: Parser>(
     let output = Output::new(&global);
     std::panic::set_hook(Box::new(move |panic| output.warning(&format!("internal error: {panic}"))));
     let work = || {
-        let settings = Settings::load(&global.flags(), utf8_variables())?;
+        let settings = match global.without_settings {
+            true => refuse_settings(&global)?,
+            false => Settings::load(&global.flags(), utf8_variables())?,
+        };
         let progress = Arc::new(progress::Terminal::new(output));
         run(cli, Context { settings, output, progress })
     };

@@ -141,7 +141,13 @@ impl Settings {
         let text =
             String::from_utf8(bytes).map_err(|_| wrong("the settings file is not UTF-8".to_owned()))?;
         let FileText(table) = toml::from_str(&text).map_err(|error| {
-            wrong(format!("the settings file {} cannot be read: {}", path.display(), error.message()))
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            wrong(format!(
+                "the settings file {} cannot be read: line {line}: {}",
+                path.display(),
+                error.message()
+            ))
         })?;
         let mut found = Vec::new();
         flatten("", &table, &mut found).map_err(|error| error.on(path.display()))?;
@@ -293,7 +299,7 @@ impl Settings {
 
     /// The variables and the settings file that a restored server's `restore_command` needs to find the same archive:
     /// nothing secret is among them.
-    pub fn for_restore_command(&self) -> Result<(Option<PathBuf>, Vec<(&'static str, String)>)> {
+    pub fn for_restore_command(&self) -> Result<(Option<PathBuf>, Variables)> {
         let absolute = |path: &str| {
             std::path::absolute(path)
                 .map(|path| path.display().to_string())
@@ -318,6 +324,9 @@ impl Settings {
         Ok((file, variables))
     }
 }
+
+/// Environment variables and their values.
+pub type Variables = Vec<(&'static str, String)>;
 
 /// Keeps a new secret key in a file that only its owner can read. A file that is there is never touched.
 pub fn write_identity(path: &Path, identity: &Identity) -> Result<()> {

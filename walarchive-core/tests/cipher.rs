@@ -50,8 +50,11 @@ fn seal(cipher: &dyn Cipher, content: &[u8], steps: &[usize]) -> Sealed {
     }
     let head = seal.head(BINDING).unwrap();
     assert_eq!(head, early, "a head does not depend on when it is asked for");
+    let foretold = seal.sealed_len(content.len() as u64);
     seal.finish(&mut out).unwrap();
-    Sealed { head, payload: out.concat() }
+    let payload = out.concat();
+    assert_eq!(foretold, payload.len() as u64, "the length for {} bytes", content.len());
+    Sealed { head, payload }
 }
 
 /// Everything that was released, and how it ended.

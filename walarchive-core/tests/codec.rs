@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test's helpers fail the test.
 
 use proptest::prelude::*;
-use walarchive_core::codec::{Codec, CodecId, CodecSpec};
-use walarchive_core::error::{Kind, Result};
+use walarchive_core::codec::{Codec, CodecSpec};
+use walarchive_core::error::{Error, Kind, Result};
 
 /// More than any test stores.
 const ALL: usize = 1 << 30;
+
+/// What a sink says that wants no more.
+const TOO_MUCH: &str = "more than was asked for";
 
 fn spec(text: &str) -> CodecSpec {
     text.parse().unwrap()
@@ -49,17 +52,35 @@ fn encode(codec: &dyn Codec, plain: &[u8], piece: usize) -> Vec<u8> {
     out.split_off(6)
 }
 
+/// Takes plain bytes up to a limit, as callers do who know how much they asked for.
+struct Taken {
+    plain: Vec<u8>,
+    limit: usize,
+}
+
+impl Taken {
+    fn up_to(limit: usize) -> Taken {
+        Taken { plain: Vec::new(), limit }
+    }
+
+    fn take(&mut self, plain: &[u8]) -> Result<()> {
+        assert!(plain.len() <= 256 << 10, "a piece of {} bytes", plain.len());
+        if plain.len() > self.limit - self.plain.len() {
+            return Err(Error::damaged(TOO_MUCH));
+        }
+        self.plain.extend_from_slice(plain);
+        Ok(())
+    }
+}
+
 fn decode(codec: &dyn Codec, stored: &[u8], piece: usize, limit: usize) -> Result<Vec<u8>> {
-    let mut out = b"before".to_vec();
+    let mut taken = Taken::up_to(limit);
     let mut decoder = codec.decoder()?;
     for piece in stored.chunks(piece) {
-        let left = limit - (out.len() - 6);
-        decoder.push(piece, &mut out, left)?;
+        decoder.push(piece, &mut |plain| taken.take(plain))?;
     }
-    let left = limit - (out.len() - 6);
-    decoder.finish(&mut out, left)?;
-    assert!(out.starts_with(b"before"), "a decoder appends");
-    Ok(out.split_off(6))
+    decoder.finish(&mut |plain| taken.take(plain))?;
+    Ok(taken.plain)
 }
 
 fn samples() -> Vec<(&'static str, Vec<u8>)> {
@@ -86,12 +107,36 @@ fn round_trips(codec: &dyn Codec) {
             let exactly = decode(&*reader, &stored, piece, plain.len()).unwrap();
             assert!(exactly == plain, "{name} in pieces of {piece}");
             if !plain.is_empty() {
-                damaged(decode(&*reader, &stored, piece, plain.len() - 1), "one byte too much");
+                let error = decode(&*reader, &stored, piece, plain.len() - 1).expect_err("one byte too much");
+                assert_eq!(error.to_string(), TOO_MUCH, "the sink's own error comes back");
             }
         }
         if plain.len() <= 300_000 {
             let stored = encode(codec, &plain, plain.len().max(1));
             assert!(decode(&*reader, &stored, 1, ALL).unwrap() == plain, "{name} byte by byte");
+        }
+    }
+}
+
+/// A sink that has enough ends the stream for good, be it at the very last byte.
+fn stays_failed(codec: &dyn Codec) {
+    for (len, limit) in [(700_000, 300_000), (700_000, 699_999), (1, 0)] {
+        let stored = encode(codec, &rows(len), ALL);
+        for pushed_again in [true, false] {
+            let mut taken = Taken::up_to(limit);
+            let mut decoder = codec.decoder().unwrap();
+            let error = decoder.push(&stored, &mut |plain| taken.take(plain)).expect_err("a full sink");
+            assert_eq!(error.to_string(), TOO_MUCH, "the sink's own error comes back");
+            let mut asked = false;
+            let mut sink = |_: &[u8]| {
+                asked = true;
+                Ok(())
+            };
+            if pushed_again {
+                damaged(decoder.push(&stored, &mut sink), "a decoder that failed stays failed");
+            }
+            damaged(decoder.finish(&mut sink), "a stream that failed does not end well");
+            assert!(!asked, "the sink is not asked again");
         }
     }
 }
@@ -171,34 +216,11 @@ fn frames(codec: &dyn Codec) {
     damaged(framer.unpack(b"neither fish nor fowl", 10, &mut Vec::new()), "no frame");
 }
 
-/// A gibibyte of zeros in a few bytes is refused after a mebibyte, without memory for more.
-fn bombs(codec: &dyn Codec) {
-    let limit = 1 << 20;
-    let zeros = vec![0; 4 << 20];
-    let one = encode(codec, &zeros, ALL);
-    let bomb: Vec<u8> = if codec.id() == CodecId::None {
-        one
-    } else {
-        let mut bomb = Vec::new();
-        let mut encoder = codec.encoder().unwrap();
-        (0..256).for_each(|_| encoder.push(&zeros, &mut bomb).unwrap());
-        encoder.finish(&mut bomb).unwrap();
-        bomb
-    };
-    let mut out = Vec::new();
-    let mut decoder = codec.decoder().unwrap();
-    damaged(decoder.push(&bomb, &mut out, limit), "a bomb");
-    assert!(out.len() <= limit && out.capacity() <= 4 * limit, "{} {}", out.len(), out.capacity());
-    damaged(decoder.push(&bomb, &mut out, limit), "a decoder that failed stays failed");
-    let mut out = Vec::new();
-    damaged(codec.framer().unwrap().unpack(&bomb, limit, &mut out), "a bomb of a frame");
-    assert!(out.is_empty() && out.capacity() <= 4 * limit);
-}
-
 fn conformance(spec: CodecSpec) {
     let codec = spec.build();
     assert_eq!(codec.id(), spec.id());
     round_trips(&*codec);
+    stays_failed(&*codec);
     concatenates(&*codec);
     truncations(&*codec);
     flips(&*codec);
@@ -208,31 +230,26 @@ fn conformance(spec: CodecSpec) {
 #[test]
 fn zstd_conforms() {
     ["zstd:1", "zstd:3", "zstd:19"].into_iter().for_each(|text| conformance(spec(text)));
-    bombs(&*spec("zstd").build());
 }
 
 #[test]
 fn lz4_conforms() {
     ["lz4:1", "lz4:12"].into_iter().for_each(|text| conformance(spec(text)));
-    bombs(&*spec("lz4").build());
 }
 
 #[test]
 fn gzip_conforms() {
     ["gzip:1", "gzip:6", "gzip:9"].into_iter().for_each(|text| conformance(spec(text)));
-    bombs(&*spec("gzip:1").build());
 }
 
 #[test]
 fn xz_conforms() {
     ["xz:0", "xz:6"].into_iter().for_each(|text| conformance(spec(text)));
-    bombs(&*spec("xz:0").build());
 }
 
 #[test]
 fn none_conforms() {
     conformance(spec("none"));
-    bombs(&*spec("none").build());
 }
 
 /// A skippable frame with some content, as zstd and lz4 have them.
@@ -259,15 +276,6 @@ fn skippable_frames_are_passed_over_anywhere_between_frames() {
         let cut = [&one[..], &skips[2][..9]].concat();
         damaged(decode(&*codec, &cut, 10, ALL), "a cut frame to skip");
     }
-}
-
-#[test]
-fn a_zstd_bomb_of_run_length_blocks_is_refused_by_none() {
-    let bomb = encode(&*spec("zstd").build(), &vec![0; 64 << 20], ALL);
-    let mut out = Vec::new();
-    let mut decoder = CodecId::None.reader().decoder().unwrap();
-    damaged(decoder.push(&bomb, &mut out, 1 << 20), "a bomb");
-    assert!(out.capacity() <= 4 << 20);
 }
 
 #[test]
@@ -356,17 +364,16 @@ proptest! {
         let mut plain: Vec<u8> = runs.iter().flat_map(|&(byte, len)| vec![byte; len]).collect();
         plain.extend(random(noise));
         let codec = spec.build();
-        let (mut stored, mut out) = (Vec::new(), Vec::new());
+        let (mut stored, mut taken) = (Vec::new(), Taken::up_to(plain.len()));
         let mut encoder = codec.encoder().unwrap();
         cut(&plain, &pushes).into_iter().for_each(|piece| encoder.push(piece, &mut stored).unwrap());
         encoder.finish(&mut stored).unwrap();
         let mut decoder = codec.decoder().unwrap();
         for piece in cut(&stored, &pulls) {
-            let left = plain.len() - out.len();
-            decoder.push(piece, &mut out, left).unwrap();
+            decoder.push(piece, &mut |plain| taken.take(plain)).unwrap();
         }
-        decoder.finish(&mut out, 0).unwrap();
-        prop_assert!(out == plain);
+        decoder.finish(&mut |plain| taken.take(plain)).unwrap();
+        prop_assert!(taken.plain == plain);
     }
 
     #[test]

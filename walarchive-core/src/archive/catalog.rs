@@ -151,11 +151,31 @@ impl Catalog {
 
     /// All backups, oldest first. One listing, and one small read for each.
     pub async fn backups(&self) -> Result<Vec<Backup>> {
+        let (backups, damaged) = self.sound_backups().await?;
+        match damaged.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(backups),
+        }
+    }
+
+    /// The same, with the backups set aside whose manifests are damaged.
+    pub async fn sound_backups(&self) -> Result<(Vec<Backup>, Vec<(BackupId, Error)>)> {
         let reads = self.backup_keys().await?.into_iter().map(|(id, pinned)| async move {
-            let facts = read_facts(&self.archive, &self.place, &id).await?;
-            Ok(Backup { id, facts, pinned })
+            match read_facts(&self.archive, &self.place, &id).await {
+                Ok(facts) => Ok(Ok(Backup { id, facts, pinned })),
+                Err(error) if error.kind() == Kind::Damaged => Ok(Err((id, error))),
+                Err(error) => Err(error),
+            }
         });
-        futures::stream::iter(reads).buffered(8).try_collect().await
+        let found: Vec<_> = futures::stream::iter(reads).buffered(8).try_collect().await?;
+        let (mut sound, mut damaged) = (Vec::new(), Vec::new());
+        for backup in found {
+            match backup {
+                Ok(backup) => sound.push(backup),
+                Err(broken) => damaged.push(broken),
+            }
+        }
+        Ok((sound, damaged))
     }
 
     /// One backup; `Absent` if there is none of that name.

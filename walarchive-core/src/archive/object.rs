@@ -164,7 +164,7 @@ impl Archive {
             Some(outside) => outside,
             None => return Err(Error::damaged("the object ends within its head").on(key)),
         };
-        let mut reading = Reading::start(self, &outside, limit)?;
+        let mut reading = Reading::start(self, &outside, limit).map_err(|error| error.on(key))?;
         let object_size = part.object_size;
         let mut at = outside.head.len as u64;
         let mut bytes = part.bytes.split_off(outside.head.len);

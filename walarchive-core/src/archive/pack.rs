@@ -236,7 +236,7 @@ fn parse_index(index: &[u8], record: &PackRecord) -> Result<Vec<FrameEntry>> {
         let number =
             |range: Range<usize>| entry[range].try_into().map(u32::from_le_bytes).map_err(|_| wrong());
         let (stored, plain) = (number(0..4)?, number(4..8)?);
-        if plain == 0 || plain > FRAME_MAX || plain as usize % PAGE != 0 {
+        if plain == 0 || plain > FRAME_MAX || !(plain as usize).is_multiple_of(PAGE) {
             return Err(wrong());
         }
         let digest = entry[8..].try_into().map_err(|_| wrong())?;

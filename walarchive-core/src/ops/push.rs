@@ -1,7 +1,7 @@
 //! One WAL file into the archive.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -145,6 +145,8 @@ impl Checked {
 
     /// Gives the whole file, and fails if it changed since it was looked at.
     fn read(mut self, sink: PlainSink<'_>) -> Result<()> {
+        // Looking at the first page moved on in the file.
+        self.file.rewind().map_err(|error| cannot_read(&self.path, error))?;
         let mut buffer = vec![0; CHUNK];
         let mut total = 0u64;
         loop {

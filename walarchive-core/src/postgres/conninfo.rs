@@ -189,6 +189,6 @@ mod tests {
         let info = ConnInfo::new(Some("host=x password=geheim".to_owned()));
         assert!(!format!("{info:?}").contains("geheim"));
         let bad = ConnInfo::new(Some("host=x password='geheim".to_owned()));
-        assert!(!bad.connect().unwrap_err().story().contains("geheim"));
+        assert!(!bad.connect().err().unwrap().story().contains("geheim"));
     }
 }

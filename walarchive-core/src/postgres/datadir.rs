@@ -29,7 +29,7 @@ const EMPTY_DIRS: [&str; 8] = [
     "pg_subtrans",
 ];
 /// Files of the data directory itself that are not copied.
-const TOP_FILES: [&str; 7] = [
+const TOP_FILES: [&str; 10] = [
     "postmaster.pid",
     "postmaster.opts",
     "postgresql.auto.conf.tmp",
@@ -37,7 +37,12 @@ const TOP_FILES: [&str; 7] = [
     "backup_label",
     "tablespace_map",
     "backup_manifest",
+    "recovery.signal",
+    "standby.signal",
+    RESTORE_MARKER,
 ];
+/// Stands in a data directory that a restore has not completed.
+pub const RESTORE_MARKER: &str = "walarchive.restoring";
 /// Names beginning so are not copied, wherever they are.
 const PREFIXES: [&str; 2] = ["pg_internal.init", "pgsql_tmp"];
 const TABLESPACES: &str = "pg_tblspc";

@@ -127,7 +127,9 @@ fn path_of(text: Option<String>, hex: Option<String>) -> Result<Option<PathBuf>>
             let byte = |pair: &[u8]| {
                 std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok())
             };
+            let is_hex = hex.len() % 2 == 0 && hex.bytes().all(|digit| digit.is_ascii_hexdigit());
             let bytes: Option<Vec<u8>> = hex.as_bytes().chunks(2).map(byte).collect();
+            let bytes = bytes.filter(|_| is_hex);
             safe_path(&bytes.ok_or_else(|| Error::damaged("a manifest's path is not hex"))?).map(Some)
         }
         (None, None) => Ok(None),

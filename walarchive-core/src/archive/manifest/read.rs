@@ -17,17 +17,18 @@ pub async fn read_facts(archive: &Archive, place: &Place, id: &BackupId) -> Resu
     let content = object.read(0..object.content_len().min(FACTS_READ)).await?;
     let mut decoder = object.codec().reader().decoder()?;
     let mut line = Vec::new();
-    let decoded = decoder.push(&content, &mut |plain| {
-        if !line.contains(&b'\n') {
-            line.extend_from_slice(plain);
-        }
-        Ok(())
-    });
+    // A frame's checksum stands behind its content: what came before an error cannot be believed.
+    decoder
+        .push(&content, &mut |plain| {
+            if !line.contains(&b'\n') {
+                line.extend_from_slice(plain);
+            }
+            Ok(())
+        })
+        .map_err(|error| error.on(&key))?;
     let end = line.iter().position(|byte| *byte == b'\n');
-    let Some(first) = end.and_then(|end| line.get(..end)) else {
-        decoded.map_err(|error| error.on(&key))?;
-        return Err(Error::damaged("the manifest has no facts").on(&key));
-    };
+    let first = end.and_then(|end| line.get(..end));
+    let first = first.ok_or_else(|| Error::damaged("the manifest has no facts").on(&key))?;
     parse_facts(first, &key, id, place)
 }
 

@@ -8,10 +8,7 @@ use std::str::FromStr;
 use crate::archive::{Facts, Tablespace};
 use crate::error::{Error, Kind, Result};
 use crate::files;
-use crate::postgres::datadir::refuse_unless_empty;
-
-/// Says that a restore is not complete, and how to go on.
-const MARKER: &str = "walarchive.restoring";
+use crate::postgres::datadir::{RESTORE_MARKER, refuse_unless_empty};
 
 /// `OLD=NEW`: a tablespace that was at OLD goes to NEW.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +105,7 @@ impl Layout {
 
     /// Refuses unless every directory is absent or empty. Changes nothing.
     pub(super) fn check(&self) -> Result<()> {
-        let marker = self.target.join(MARKER);
+        let marker = self.target.join(RESTORE_MARKER);
         if marker.exists() {
             return Err(Error::new(Kind::UnsafeTarget, format!("a restore into {} was interrupted", self.target.display()))
                 .on(self.target.display())
@@ -152,7 +149,7 @@ impl Layout {
         for tablespace in &self.tablespaces {
             text.push_str(&format!("tablespace {}: {}\n", tablespace.oid, tablespace.location.display()));
         }
-        files::write(&self.target.join(MARKER), 0o600, text.as_bytes())
+        files::write(&self.target.join(RESTORE_MARKER), 0o600, text.as_bytes())
     }
 
     /// Links the tablespaces.
@@ -184,7 +181,7 @@ impl Layout {
 
     /// The restore is complete: the target is no longer marked.
     pub(super) fn end(&self) -> Result<()> {
-        let marker = self.target.join(MARKER);
+        let marker = self.target.join(RESTORE_MARKER);
         fs::remove_file(&marker)
             .map_err(|error| Error::io(format!("cannot remove {}", marker.display()), error))?;
         files::sync_dir(&self.target)

@@ -59,7 +59,8 @@ pub struct Restored {
 
 /// Everything that a plan is made from. Several small reads.
 pub async fn inventory(catalog: &Catalog) -> Result<Inventory> {
-    let backups = catalog.backups().await?;
+    let (backups, damaged) = catalog.sound_backups().await?;
+    let damaged = damaged.into_iter().map(|(id, error)| (id, error.story())).collect();
     let wal = catalog.wal().await?;
     let mut histories = std::collections::BTreeMap::new();
     for timeline in &wal.histories {
@@ -70,7 +71,7 @@ pub async fn inventory(catalog: &Catalog) -> Result<Inventory> {
         Some(Backup { facts, .. }) => wal.by_number(SegmentSize::new(facts.segment_size)?)?,
         None => Default::default(),
     };
-    Ok(Inventory { backups, segments, histories })
+    Ok(Inventory { backups, segments, histories, damaged })
 }
 
 /// Plans a restore: chooses the newest backup from which the target can be reached, and proves that the WAL leads
@@ -88,7 +89,15 @@ pub async fn plan_restore(catalog: &Catalog, wish: &Wish, progress: &dyn Progres
     let mut refused = None;
     for candidate in &candidates {
         match candidate.check(&wish.target, &found) {
-            Ok(()) => return candidate.plan(wish),
+            Ok(()) => {
+                let mut plan = candidate.plan(wish)?;
+                let passed_over = inventory.damaged.iter();
+                plan.notes.extend(
+                    passed_over
+                        .map(|(id, story)| format!("backup {id} is damaged and was passed over: {story}")),
+                );
+                return Ok(plan);
+            }
             Err(error) if error.kind() == Kind::Unrestorable => refused = Some(error),
             Err(error) => return Err(error),
         }

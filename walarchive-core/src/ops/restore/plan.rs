@@ -20,6 +20,8 @@ pub struct Inventory {
     pub segments: BTreeMap<TimelineId, BTreeSet<u64>>,
     /// Timeline histories, timeline 1's included.
     pub histories: BTreeMap<TimelineId, TimelineHistory>,
+    /// Backups whose manifests are damaged, and what is wrong with them.
+    pub damaged: BTreeMap<BackupId, String>,
 }
 
 /// What the WAL was found to say about a target; positions and times that only the WAL's records tell.
@@ -27,10 +29,10 @@ pub struct Inventory {
 pub struct Found {
     /// Where the record is that recovery stops at (`xid`, `name`): one past it.
     pub at: Option<Lsn>,
-    /// The last time that a record has (`time`), and where the valid WAL ends (`lsn`).
+    /// When the last transaction ended (`time`).
     pub last_time: Option<Timestamp>,
-    /// Where valid WAL ends.
-    pub end: Option<Lsn>,
+    /// A position up to which records are known to begin (`lsn`): recovery stops only where one does.
+    pub last_record: Option<Lsn>,
 }
 
 /// A restore, before it is carried out.
@@ -125,25 +127,59 @@ fn line_of(inventory: &Inventory, wish: &Wish, own: TimelineId) -> Result<Timeli
     }
 }
 
+/// How near a backup comes to what is wished; of several that will not do, the nearest says why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Near {
+    /// It is of another line of timelines.
+    Elsewhere,
+    /// It ends behind the target.
+    Later,
+    /// It would do, but for WAL that is missing.
+    WalMissing,
+}
+
+/// Why a backup will not do.
+struct Refusal {
+    near: Near,
+    error: Error,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Refusal {
+        Refusal { near: Near::Elsewhere, error }
+    }
+}
+
 /// The backups that the wish allows, newest first, each with its WAL.
+///
+/// # Errors
+/// `Unrestorable` when none will do, with the reason of the one that comes nearest; `Absent` when there is none;
+/// `Damaged` for a manifest that names the impossible.
 pub fn candidates<'a>(inventory: &'a Inventory, wish: &Wish) -> Result<Vec<Candidate<'a>>> {
     let mut found = Vec::new();
-    let mut refused = None;
+    let mut refused: Option<Refusal> = None;
     for backup in inventory.backups.iter().rev() {
         if wish.backup.as_ref().is_some_and(|id| *id != backup.id) {
             continue;
         }
         match candidate(inventory, wish, backup) {
             Ok(candidate) => found.push(candidate),
-            Err(error) if error.kind() == Kind::Unrestorable => {
-                refused.get_or_insert(error);
+            Err(refusal) if refusal.error.kind() != Kind::Unrestorable => return Err(refusal.error),
+            Err(refusal) if refused.as_ref().is_none_or(|best| best.near < refusal.near) => {
+                refused = Some(refusal);
             }
-            Err(error) => return Err(error),
+            Err(_) => {}
         }
+    }
+    let mut damaged = inventory.damaged.iter().rev();
+    let damaged = damaged.find(|(id, _)| wish.backup.as_ref().is_none_or(|wanted| wanted == *id));
+    if let (true, None, Some((id, story))) = (found.is_empty(), &refused, damaged) {
+        return Err(Error::damaged(format!("backup {id} is damaged: {story}")).on(id));
     }
     match (found.is_empty(), refused, &wish.backup) {
         (false, _, _) => Ok(found),
-        (true, Some(error), _) => Err(error),
+        (true, Some(Refusal { near: Near::Later, error }), _) => Err(error.hint(earliest(inventory, wish))),
+        (true, Some(refusal), _) => Err(refusal.error),
         (true, None, Some(id)) => Err(Error::new(Kind::Absent, format!("there is no backup {id}"))
             .hint("'walarchive backup list' shows what there is")),
         (true, None, None) => Err(Error::new(Kind::Absent, "the archive holds no backup of this cluster")
@@ -151,7 +187,11 @@ pub fn candidates<'a>(inventory: &'a Inventory, wish: &Wish) -> Result<Vec<Candi
     }
 }
 
-fn candidate<'a>(inventory: &'a Inventory, wish: &Wish, backup: &'a Backup) -> Result<Candidate<'a>> {
+fn candidate<'a>(
+    inventory: &'a Inventory,
+    wish: &Wish,
+    backup: &'a Backup,
+) -> std::result::Result<Candidate<'a>, Refusal> {
     let facts = &backup.facts;
     let own = start_of(backup)?;
     let history = line_of(inventory, wish, own)?;
@@ -160,7 +200,11 @@ fn candidate<'a>(inventory: &'a Inventory, wish: &Wish, backup: &'a Backup) -> R
             "backup {} ends at {} on timeline {own}, which is not part of the past of timeline {}",
             backup.id, facts.stop_lsn, history.timeline
         ))
-        .hint("choose another backup, or another --timeline"));
+        .hint("choose another backup, or another --timeline")
+        .into());
+    }
+    if let Some(error) = later_than(&wish.target, backup) {
+        return Err(Refusal { near: Near::Later, error });
     }
     let size = SegmentSize::new(facts.segment_size).map_err(|error| {
         Error::damaged("a manifest names an impossible segment size").because(error).on(&backup.id)
@@ -168,34 +212,36 @@ fn candidate<'a>(inventory: &'a Inventory, wish: &Wish, backup: &'a Backup) -> R
     let chain = coverage::chain(&history, &inventory.segments, facts.start_lsn.segno(size), size);
     let last = last_segno_before(facts.stop_lsn, size);
     if !chain.covers(chain.from_segno, last) {
-        return Err(unrestorable(format!(
+        let error = unrestorable(format!(
             "backup {} cannot be restored: WAL segment {} is not in the archive",
             backup.id,
             chain.name(chain.end_segno)?
-        )));
+        ));
+        return Err(Refusal { near: Near::WalMissing, error });
     }
-    match &wish.target {
-        Target::Time(time) if facts.finished_at > *time => Err(unrestorable(format!(
-            "the target {time} is before the end of backup {} ({})",
-            backup.id, facts.finished_at
-        ))
-        .hint(earliest(inventory))),
-        Target::Lsn(lsn) if facts.stop_lsn > *lsn => Err(unrestorable(format!(
-            "the target {lsn} is before the end of backup {} ({})",
-            backup.id, facts.stop_lsn
-        ))
-        .hint(earliest(inventory))),
-        _ => Ok(Candidate { backup, history, chain, size }),
-    }
+    Ok(Candidate { backup, history, chain, size })
 }
 
-fn earliest(inventory: &Inventory) -> String {
-    match inventory.backups.first() {
+fn later_than(target: &Target, backup: &Backup) -> Option<Error> {
+    let facts = &backup.facts;
+    let (target, end) = match target {
+        Target::Time(time) if facts.finished_at > *time => (time.to_string(), facts.finished_at.to_string()),
+        Target::Lsn(lsn) if facts.stop_lsn > *lsn => (lsn.to_string(), facts.stop_lsn.to_string()),
+        _ => return None,
+    };
+    Some(unrestorable(format!("the target {target} is before the end of backup {} ({end})", backup.id)))
+}
+
+/// The earliest moment of the wished line for which backup and WAL are there.
+fn earliest(inventory: &Inventory, wish: &Wish) -> String {
+    let any = Wish { target: Target::Immediate, backup: None, timeline: wish.timeline };
+    match inventory.backups.iter().find(|backup| candidate(inventory, &any, backup).is_ok()) {
         Some(first) => format!(
             "the earliest moment that can be restored is {} ({}), with backup {}",
             first.facts.finished_at, first.facts.stop_lsn, first.id
         ),
-        None => "there are no backups".to_owned(),
+        None => "no backup can be restored, as WAL is missing; 'walarchive wal list' shows what is stored"
+            .to_owned(),
     }
 }
 
@@ -238,9 +284,9 @@ impl Candidate<'_> {
                 Some(last) => Err(self.no_further(&time.to_string(), &format!("the last transaction in the archive is of {last}"))?),
                 None => Err(self.no_further(&time.to_string(), "the archive holds no transaction after the backup")?),
             },
-            Target::Lsn(lsn) => match found.end {
-                Some(end) if end > *lsn => Ok(()),
-                Some(end) => Err(self.no_further(&lsn.to_string(), &format!("the WAL in the archive ends at {end}"))?),
+            Target::Lsn(lsn) => match found.last_record {
+                Some(last) if last >= *lsn => Ok(()),
+                Some(last) => Err(self.no_further(&lsn.to_string(), &format!("the last record of the WAL in the archive begins at {last}"))?),
                 None => Err(self.no_further(&lsn.to_string(), &format!("the WAL in the archive ends before {}", self.stored_end()))?),
             },
             Target::Xid(_) | Target::Name(_) => match found.at {

@@ -23,7 +23,7 @@ pub async fn probe(
         Target::Lsn(lsn) => match candidate.chain.end_segno.checked_sub(1) {
             // A position before the last segment is passed for certain.
             Some(last) if lsn.segno(candidate.size) < last => {
-                Ok(Found { end: Some(start(last, candidate.size)), ..Found::default() })
+                Ok(Found { last_record: Some(start(last, candidate.size)), ..Found::default() })
             }
             _ => backwards(catalog, candidate, target, progress).await,
         },
@@ -83,23 +83,22 @@ fn look(
     let mut scanner = Scanner::new(size);
     let mut facts = Vec::new();
     let end = scanner.segment(start(segno, size), segment, &mut |fact| facts.push(fact))?;
+    let last_record = scanner.last_record();
     if let (Some(later), ScanEnd::Whole) = (later, end) {
         let border = start(segno + 1, size);
         let crosses = |fact: &Fact| fact.range().0 < border;
         scanner.segment(border, later, &mut |fact| facts.extend(Some(fact).filter(crosses)))?;
     }
     Ok(match target {
-        Target::Lsn(_) => {
-            let end = match end {
-                ScanEnd::Whole => start(segno + 1, size),
-                ScanEnd::Ended { at, .. } => at,
-            };
-            Some(Found { end: Some(end), ..Found::default() })
+        Target::Lsn(_) => Some(Found { last_record, ..Found::default() }),
+        // Recovery stops at a time only where a transaction ends, not at a restore point.
+        Target::Time(_) => {
+            let ends = facts.iter().filter(|fact| !matches!(fact, Fact::RestorePoint { .. }));
+            ends.map(Fact::time_us).max().map(|last| Found {
+                last_time: Timestamp::from_microsecond(unix_us(last)).ok(),
+                ..Found::default()
+            })
         }
-        Target::Time(_) => facts.iter().map(Fact::time_us).max().map(|last| Found {
-            last_time: Timestamp::from_microsecond(unix_us(last)).ok(),
-            ..Found::default()
-        }),
         Target::Xid(wanted) => at(
             &facts,
             |fact| matches!(fact, Fact::Commit { xid, .. } | Fact::Abort { xid, .. } if xid == wanted),

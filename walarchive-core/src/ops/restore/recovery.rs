@@ -87,6 +87,14 @@ fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\\', r"\\").replace('\'', "''"))
 }
 
+const TARGETS: [&str; 5] = [
+    "recovery_target",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_xid",
+];
+
 impl Recovery {
     /// What is appended to postgresql.auto.conf. All target settings are set, so that none of an earlier recovery of the
     /// same cluster stays in force.
@@ -97,28 +105,25 @@ impl Recovery {
             ));
         }
         let timeline = if self.standby { "latest".to_owned() } else { plan.timeline.to_string() };
-        let is = |wanted: bool, value: String| if wanted { value } else { String::new() };
         let set = |text: &mut String, name: &str, value: &str| {
             text.push_str(&format!("{name} = {}\n", quoted(value)))
         };
         let mut text = format!("\n# Written by walarchive when backup {} was restored.\n", facts.id);
         set(&mut text, "restore_command", &self.restore_command);
         set(&mut text, "recovery_target_timeline", &timeline);
-        set(&mut text, "recovery_target", &is(*target == Target::Immediate, "immediate".to_owned()));
-        let time = match target {
-            Target::Time(time) => time.strftime("%Y-%m-%d %H:%M:%S%.6f+00").to_string(),
-            _ => String::new(),
+        let (kind, value) = match target {
+            Target::Latest => ("", String::new()),
+            Target::Immediate => ("recovery_target", "immediate".to_owned()),
+            Target::Time(at) => ("recovery_target_time", at.strftime("%Y-%m-%d %H:%M:%S%.6f+00").to_string()),
+            Target::Lsn(lsn) => ("recovery_target_lsn", lsn.to_string()),
+            Target::Xid(xid) => ("recovery_target_xid", xid.to_string()),
+            Target::Name(name) => ("recovery_target_name", name.clone()),
         };
-        set(&mut text, "recovery_target_time", &time);
-        let (lsn, xid, name) = match target {
-            Target::Lsn(lsn) => (lsn.to_string(), String::new(), String::new()),
-            Target::Xid(xid) => (String::new(), xid.to_string(), String::new()),
-            Target::Name(name) => (String::new(), String::new(), name.clone()),
-            _ => Default::default(),
-        };
-        set(&mut text, "recovery_target_lsn", &lsn);
-        set(&mut text, "recovery_target_xid", &xid);
-        set(&mut text, "recovery_target_name", &name);
+        // The one that counts comes last: PostgreSQL takes even an empty one behind it for a second target.
+        TARGETS.iter().filter(|name| **name != kind).for_each(|name| set(&mut text, name, ""));
+        if !kind.is_empty() {
+            set(&mut text, kind, &value);
+        }
         set(&mut text, "recovery_target_inclusive", if self.exclusive { "off" } else { "on" });
         set(&mut text, "recovery_target_action", self.action.name());
         Ok(text)

@@ -18,7 +18,7 @@ use crate::archive::{BackupId, Catalog, Facts, FileRecord, Line, Manifest, PAGE,
 use crate::crossing::{Bridge, blocking};
 use crate::error::{Error, Kind, Result};
 use crate::files;
-use crate::postgres::datadir::CONTROL_FILE;
+use crate::postgres::datadir::{CONTROL_FILE, RESTORE_MARKER};
 use crate::progress::Progress;
 
 const TABLESPACE_MAP: &str = "tablespace_map";
@@ -34,6 +34,9 @@ pub(super) struct Restore {
     pub(super) jobs: usize,
     pub(super) progress: Arc<dyn Progress>,
 }
+
+/// What a restore itself puts into the data directory: a backup that had them could change what the restore means.
+const OWN_FILES: [&str; 4] = [RESTORE_MARKER, "backup_manifest", "recovery.signal", "standby.signal"];
 
 /// What the first look through the manifest found.
 #[derive(Default)]
@@ -51,6 +54,12 @@ impl Visitor for Survey {
             Line::Dir(path, _) => path,
             Line::File(record) => &record.path,
         };
+        if OWN_FILES.iter().any(|own| path == Path::new(own)) {
+            return Err(Error::damaged(format!(
+                "the manifest names {}, which is never part of a backup",
+                path.display()
+            )));
+        }
         if !self.paths.insert(path_digest(path)) {
             return Err(Error::damaged(format!("the manifest names {} twice", path.display())));
         }

@@ -27,6 +27,8 @@ pub struct Scanner {
     prev: Option<Lsn>,
     /// Where valid log ends so far.
     valid: Lsn,
+    /// Where the last valid record of all that was scanned starts.
+    last: Option<Lsn>,
 }
 
 #[derive(Debug)]
@@ -94,7 +96,20 @@ impl Scanner {
     /// A scanner for the segments of one cluster.
     #[must_use]
     pub fn new(segment_size: SegmentSize) -> Scanner {
-        Scanner { size: segment_size, next: None, state: State::Between, prev: None, valid: Lsn(0) }
+        Scanner {
+            size: segment_size,
+            next: None,
+            state: State::Between,
+            prev: None,
+            valid: Lsn(0),
+            last: None,
+        }
+    }
+
+    /// Where the last complete and valid record starts, of all that was scanned.
+    #[must_use]
+    pub fn last_record(&self) -> Option<Lsn> {
+        self.last
     }
 
     /// Scans the segment that starts at `name_start`, reporting each fact in it to `on`, in order.
@@ -269,7 +284,7 @@ impl Scanner {
         if !linked {
             return Err((self.valid, Ending::Link));
         }
-        self.prev = Some(partial.start);
+        (self.prev, self.last) = (Some(partial.start), Some(partial.start));
         self.valid = end;
         if header.is_of_interest() {
             let context = decode::Context { lsn: partial.start, lsn_end: end, magic: segment.header.magic };
