@@ -1,1 +1,12 @@
-//! What the benches share.
+//! What the benches share: real data, and measuring by turns.
+
+#![warn(missing_docs)]
+
+mod data;
+mod synthetic;
+mod turns;
+mod used;
+
+pub use data::{Data, SEGMENT, samples};
+pub use turns::{Case, Row, median, smoke, turns};
+pub use used::Used;

@@ -91,8 +91,14 @@ impl Storage for LocalStorage {
     async fn create(&self, key: &str, payload: Vec<Bytes>) -> Result<Created> {
         key::object(key)?;
         let (root, name) = (self.root.clone(), key.to_owned());
-        blocking(move || root.make_parents(&name)).await?;
-        let created = match self.objects.create(key, payload).await {
+        // What is there already need not be written and synced under another name first, to find that out.
+        let there = blocking(move || {
+            root.make_parents(&name)?;
+            Ok(root.has_name(&name))
+        })
+        .await?;
+        let created = if there { Ok(Created::Exists) } else { self.objects.create(key, payload).await };
+        let created = match created {
             Ok(created) => created,
             Err(error) => {
                 self.check().await?;

@@ -68,6 +68,11 @@ impl Root {
         Ok(())
     }
 
+    /// Whether the name of an object is taken, as far as can be told.
+    pub(super) fn has_name(&self, key: &str) -> bool {
+        fs::symlink_metadata(self.path.join(key)).is_ok()
+    }
+
     /// Makes an object durable that somebody else stored, perhaps a moment ago, perhaps without surviving.
     pub(super) fn sync_object(&self, key: &str) -> Result<()> {
         let failed = |source| failed_io("making durable", key, source);

@@ -1,0 +1,49 @@
+//! What a child process took.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use wait4::Wait4;
+
+use crate::median;
+
+/// What a process, with those that it waited for, took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Used {
+    /// From its start to its end.
+    pub wall: Duration,
+    /// User and system time.
+    pub cpu: Duration,
+    /// Its largest resident set in bytes. The system counts the moment before it became its own program too, so
+    /// nothing below the size of the measuring process can be seen.
+    pub rss: u64,
+}
+
+impl Used {
+    /// Runs a command to its end; panics when it fails.
+    pub fn by(mut command: Command) -> Used {
+        command.stdout(Stdio::null());
+        let begun = Instant::now();
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
+        let ended = child.wait4().unwrap_or_else(|error| panic!("wait for {command:?}: {error}"));
+        let wall = begun.elapsed();
+        assert!(ended.status.success(), "{command:?} failed: {}", ended.status);
+        Used { wall, cpu: ended.rusage.utime + ended.rusage.stime, rss: ended.rusage.maxrss }
+    }
+
+    /// Medians of the times, and the largest of the resident sets.
+    pub fn middle(of: &[Used]) -> Used {
+        Used {
+            wall: median(of.iter().map(|used| used.wall).collect()),
+            cpu: median(of.iter().map(|used| used.cpu).collect()),
+            rss: of.iter().map(|used| used.rss).max().unwrap_or_default(),
+        }
+    }
+
+    /// A line of a table: times in milliseconds, and memory in MiB.
+    pub fn line(&self, name: &str) -> String {
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let mib = self.rss as f64 / f64::from(1 << 20);
+        format!("  {name:36} {:9.2} ms wall {:9.2} ms CPU {mib:7.1} MiB", ms(self.wall), ms(self.cpu))
+    }
+}
