@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// What every cluster is set to: small, quiet, archiving (into nothing yet), as durable as a real one.
 const SETTINGS: &str = "listen_addresses = ''
 shared_buffers = '32MB'
+dynamic_shared_memory_type = mmap
 max_connections = 20
 autovacuum_naptime = '10min'
 log_checkpoints = off
@@ -234,6 +235,7 @@ impl Cluster {
     /// Kills the server and all its children, archive commands too, with SIGKILL.
     pub fn kill9(&mut self) {
         let running = self.running.take().expect("a running server");
+        self.forget_shared_memory();
         kill_tree(running.pid());
     }
 
@@ -332,8 +334,20 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// Marks the server's shared memory for removal with its last process: one that is killed cannot do so itself.
+    fn forget_shared_memory(&self) {
+        let pid_file = std::fs::read_to_string(self.data_dir.join("postmaster.pid")).unwrap_or_default();
+        let id = pid_file.lines().nth(6).and_then(|line| line.split_whitespace().nth(1));
+        if let Some(id) = id {
+            let _ = Command::new("ipcrm").args(["-m", id]).stderr(std::process::Stdio::null()).status();
+        }
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
+        self.forget_shared_memory();
         if std::thread::panicking() {
             let log = self.log();
             let tail: Vec<&str> = log.lines().rev().take(40).collect();
