@@ -397,9 +397,13 @@ fn a_standby_outlives_an_outage_and_catches_up() {
     assert_eq!(standby.psql("select pg_is_in_recovery(), count(*) from t"), "t|4000");
     assert!(standby.log().contains("is it mounted"), "it never asked: {}", standby.log());
     fs::rename(&away, &archive).unwrap();
-    // The server waits a minute after three failures, unless it is told.
-    archived.primary.archive_now();
-    wait_until("the standby catches up", Duration::from_secs(60), || rows("5000"));
+    // After three failures the archiver sleeps for a minute, unless another segment is ready.
+    let wake = "select pg_logical_emit_message(false, 'a', 'b'); select pg_switch_wal()";
+    wait_until("the standby catches up", Duration::from_secs(90), || {
+        archived.primary.psql(wake);
+        std::thread::sleep(Duration::from_millis(500));
+        rows("5000")
+    });
     assert_eq!(standby.psql("select pg_is_in_recovery()"), "t");
     standby.stop(StopMode::Fast);
 }
