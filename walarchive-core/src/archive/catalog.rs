@@ -175,6 +175,8 @@ impl Catalog {
                 Err(broken) => damaged.push(broken),
             }
         }
+        // Names tell the second; of backups that began in the same one, the server's clock tells more.
+        sound.sort_by_key(|backup: &Backup| backup.facts.started_at);
         Ok((sound, damaged))
     }
 
