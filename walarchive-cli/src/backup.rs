@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use walarchive_core::archive::{Backup, BackupId, scan};
 use walarchive_core::ops::backup::{BackupRequest, create as make};
 use walarchive_core::ops::{delete as deletion, pin as pins};
-use walarchive_core::{Kind, Result};
+use walarchive_core::{Error, Kind, Result};
 
 use crate::args::CreateArgs;
 use crate::output::{bytes, table};
@@ -87,36 +87,45 @@ pub(crate) async fn create(context: Context, args: CreateArgs) -> Result<u8> {
     Ok(Kind::Damaged.exit_code())
 }
 
-/// `backup list`
+/// `backup list`. A damaged backup does not hide the others; it is told, and makes the exit code 4.
 pub(crate) async fn list(context: Context) -> Result<u8> {
     let archive = context.settings.archive().await?;
-    let backups = match context.catalog(&archive).await {
-        Ok(catalog) => catalog.backups().await?,
-        Err(error) if error.kind() == Kind::Absent => Vec::new(),
+    let (backups, damaged) = match context.catalog(&archive).await {
+        Ok(catalog) => catalog.sound_backups().await?,
+        Err(error) if error.kind() == Kind::Absent => Default::default(),
         Err(error) => return Err(error),
     };
-    let document = json!({ "backups": backups.iter().map(entry).collect::<Vec<_>>() });
-    context.output.result(&document, || {
-        if backups.is_empty() {
-            return "no backups are stored".to_owned();
-        }
-        let row = |backup: &Backup| {
-            let facts = &backup.facts;
-            vec![
-                facts.id.clone(),
-                facts.kind.clone(),
-                facts.finished_at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
-                facts.stop_lsn.to_string(),
-                facts.timeline.to_string(),
-                bytes(facts.data_bytes),
-                bytes(facts.stored_bytes),
-                if backup.pinned { "pinned".to_owned() } else { String::new() },
-            ]
-        };
-        let rows: Vec<_> = backups.iter().map(row).collect();
-        table(&["backup", "kind", "restorable from", "LSN", "timeline", "size", "stored", ""], &rows)
-    })?;
-    Ok(0)
+    let mut document = json!({ "backups": backups.iter().map(entry).collect::<Vec<_>>() });
+    if !damaged.is_empty() {
+        let problem = |(id, error): &(BackupId, Error)| json!({ "kind": "damaged", "object": id.as_str(), "detail": error.story() });
+        document["problems"] = damaged.iter().map(problem).collect();
+    }
+    context.output.result(&document, || shown(&backups))?;
+    for (id, error) in &damaged {
+        context.output.warning(&format!("backup {id} cannot be restored: {}", error.story()));
+    }
+    Ok(if damaged.is_empty() { 0 } else { Kind::Damaged.exit_code() })
+}
+
+fn shown(backups: &[Backup]) -> String {
+    if backups.is_empty() {
+        return "no backups are stored".to_owned();
+    }
+    let row = |backup: &Backup| {
+        let facts = &backup.facts;
+        vec![
+            facts.id.clone(),
+            facts.kind.clone(),
+            facts.finished_at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+            facts.stop_lsn.to_string(),
+            facts.timeline.to_string(),
+            bytes(facts.data_bytes),
+            bytes(facts.stored_bytes),
+            if backup.pinned { "pinned".to_owned() } else { String::new() },
+        ]
+    };
+    let rows: Vec<_> = backups.iter().map(row).collect();
+    table(&["backup", "kind", "restorable from", "LSN", "timeline", "size", "stored", ""], &rows)
 }
 
 /// `backup show`. Reads the whole manifest: what is shown is proven.

@@ -330,21 +330,21 @@ pub type Variables = Vec<(&'static str, String)>;
 
 /// Keeps a new secret key in a file that only its owner can read. A file that is there is never touched.
 pub fn write_identity(path: &Path, identity: &Identity) -> Result<()> {
-    if path.symlink_metadata().is_ok() {
-        return Err(Error::new(
-            Kind::Conflict,
-            format!("{} exists already; nothing was changed", path.display()),
-        )
-        .on(path.display())
-        .hint("a key that is overwritten is lost, with all that it can read"));
-    }
     let text = zeroize::Zeroizing::new(format!(
         "# created: {}\n# public key: {}\n{}\n",
         jiff::Timestamp::now(),
         identity.recipient(),
         identity.to_secret_string().as_str()
     ));
-    files::write(path, 0o600, text.as_bytes())
+    let mut file = files::NewFile::create(path, 0o600)?;
+    std::io::Write::write_all(&mut file, text.as_bytes())
+        .map_err(|error| Error::io(format!("cannot write {}", path.display()), error).on(path.display()))?;
+    if file.publish_new()? {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Conflict, format!("{} exists already; nothing was changed", path.display()))
+        .on(path.display())
+        .hint("a key that is overwritten is lost, with all that it can read"))
 }
 
 fn duration(text: &str) -> Result<Duration> {

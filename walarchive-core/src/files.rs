@@ -44,6 +44,31 @@ impl NewFile {
         })
     }
 
+    /// Makes the file durable and puts it in its place, unless there is a file already: then `false`, and nothing changed.
+    pub fn publish_new(mut self) -> Result<bool> {
+        let linked = self.put_where_nothing_is();
+        linked.map_err(|error| {
+            Error::io(format!("cannot write {}", self.dest.display()), error).on(self.dest.display())
+        })
+    }
+
+    fn put_where_nothing_is(&mut self) -> io::Result<bool> {
+        self.file.sync_all()?;
+        let linked = match self.named.take() {
+            None => self.link(&self.dest)?,
+            Some(name) => {
+                let linked = fs::hard_link(&name, &self.dest);
+                fs::remove_file(&name)?;
+                match linked {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+                    linked => linked.map(|()| true)?,
+                }
+            }
+        };
+        File::open(parent(&self.dest))?.sync_all()?;
+        Ok(linked)
+    }
+
     fn put_in_place(&mut self) -> io::Result<()> {
         self.file.sync_all()?;
         if self.named.is_none() && !self.link(&self.dest.clone())? {

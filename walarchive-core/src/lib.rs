@@ -9,7 +9,7 @@ pub mod archive;
 pub mod cipher;
 pub mod codec;
 pub mod config;
-mod crossing;
+pub mod crossing;
 pub mod error;
 mod files;
 pub mod ops;

@@ -36,6 +36,18 @@ pub struct StoredWal {
     pub stored_bytes: u64,
 }
 
+/// Why nothing is found of a cluster: the archive is empty (`Absent`), or it knows other names (`Usage`).
+async fn nothing_of(archive: &Archive, cluster: &ClusterName) -> Result<Error> {
+    let mut known = archive.storage().list_dirs("").await?;
+    known.sort();
+    if known.is_empty() {
+        return Ok(Error::new(Kind::Absent, "the archive is empty").on(ARCHIVE_JSON));
+    }
+    let known = known.join(", ");
+    Ok(Error::usage(format!("the archive holds nothing of a cluster named {cluster}; it knows {known}"))
+        .hint("--cluster or WALARCHIVE_CLUSTER names the cluster"))
+}
+
 impl StoredWal {
     /// The segments by number; a name that cannot be one of segments of this size is `Damaged`.
     pub fn by_number(&self, size: SegmentSize) -> Result<BTreeMap<TimelineId, BTreeSet<u64>>> {
@@ -78,12 +90,7 @@ impl Catalog {
                 archive: archive.clone(),
                 place: Place { cluster: cluster.clone(), system: *system },
             }),
-            [] => Err(Error::new(
-                Kind::Absent,
-                format!("the archive holds nothing of a cluster named {cluster}"),
-            )
-            .on(ARCHIVE_JSON)
-            .hint("--cluster or WALARCHIVE_CLUSTER names the cluster")),
+            [] => Err(nothing_of(archive, cluster).await?),
             several => {
                 let ids: Vec<_> = several.iter().map(SystemId::to_string).collect();
                 Err(Error::usage(format!(
@@ -93,6 +100,31 @@ impl Catalog {
                 ))
                 .hint("say which one with --system-id or WALARCHIVE_SYSTEM_ID"))
             }
+        }
+    }
+
+    /// Proves that the archive knows this cluster, or knows none at all: a mistyped name must not pass for an archive
+    /// that lacks what was asked for, as PostgreSQL would end its recovery there.
+    pub async fn prove_known(&self) -> Result<()> {
+        let systems = self.archive.storage().list_dirs(&self.place.cluster.to_string()).await?;
+        if systems.contains(&self.place.system.to_string()) {
+            return Ok(());
+        }
+        if !systems.is_empty() {
+            return Err(Error::new(
+                Kind::WrongCluster,
+                format!(
+                    "the archive holds nothing of system identifier {} under the name {}, but of {}",
+                    self.place.system,
+                    self.place.cluster,
+                    systems.join(", ")
+                ),
+            )
+            .hint("is this the archive, and the name, of this cluster?"));
+        }
+        match nothing_of(&self.archive, &self.place.cluster).await? {
+            unknown if unknown.kind() == Kind::Absent => Ok(()),
+            mistaken => Err(mistaken),
         }
     }
 

@@ -21,12 +21,20 @@ pub struct DeletePlan {
 /// Plans the deletion. Pinned backups are refused. Needs an identity in an encrypted archive: which packs the other
 /// backups need stands in their manifests.
 pub async fn plan(catalog: &Catalog, id: &BackupId) -> Result<DeletePlan> {
-    let backups = catalog.backups().await?;
-    let Some(backup) = backups.iter().find(|backup| backup.id == *id) else {
+    let (backups, damaged) = catalog.sound_backups().await?;
+    if let Some((other, error)) = damaged.iter().find(|(other, _)| other != id) {
+        return Err(Error::damaged(format!(
+            "nothing was deleted: which packs backup {other} needs cannot be told, its manifest is damaged: {}",
+            error.story()
+        ))
+        .hint(format!("'walarchive backup delete {other}' first, if it is given up")));
+    }
+    let backup = backups.iter().find(|backup| backup.id == *id);
+    if backup.is_none() && damaged.is_empty() {
         return Err(Error::new(Kind::Absent, format!("there is no backup {id}"))
             .hint("'walarchive backup list' shows what there is"));
-    };
-    if backup.pinned {
+    }
+    if backup.is_some_and(|backup| backup.pinned) {
         return Err(Error::new(Kind::Busy, format!("backup {id} is pinned; nothing was deleted"))
             .hint(format!("'walarchive backup unpin {id}' first, if it is to go")));
     }

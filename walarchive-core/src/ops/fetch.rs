@@ -16,7 +16,7 @@ const TEXT_MAX: u64 = 1 << 20;
 
 /// Fetches `name` to `dest` and gives its length. `dest` appears only once every byte was proven: the object is
 /// the one that was stored under this name, undamaged, of this cluster, and it is what its name says. One request in
-/// the common case. `Absent` is proven: the archive was reached before.
+/// the common case. `Absent` is proven: the archive was reached before, and it knows the cluster.
 pub async fn fetch(catalog: &Catalog, name: &WalName, dest: &Path) -> Result<u64> {
     let key = catalog.place.wal(name);
     let limit = match name {
@@ -29,10 +29,14 @@ pub async fn fetch(catalog: &Catalog, name: &WalName, dest: &Path) -> Result<u64
     };
     let landing = Landing { file, len: 0, start: Vec::new() };
     let read = catalog.archive.read(&key, ObjectKind::Wal, limit, landing).await;
-    let (landing, _) = read.map_err(|error| match error.kind() {
-        Kind::Absent => Error::new(Kind::Absent, format!("{name} is not in the archive")).on(&key),
-        _ => error.during(format!("fetching {name}")),
-    })?;
+    let (landing, _) = match read {
+        Ok(landed) => landed,
+        Err(error) if error.kind() == Kind::Absent => {
+            catalog.prove_known().await.map_err(|error| error.during(format!("fetching {name}")))?;
+            return Err(Error::new(Kind::Absent, format!("{name} is not in the archive")).on(&key));
+        }
+        Err(error) => return Err(error.during(format!("fetching {name}"))),
+    };
     let (name, system) = (*name, catalog.place.system.0);
     blocking(move || {
         landing.prove(&name, system).map_err(|error| error.during(format!("fetching {name}")).on(&key))?;

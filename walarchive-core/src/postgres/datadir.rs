@@ -165,7 +165,7 @@ fn walk(root: &Path, dir: &Path, version_dir: &str, contents: &mut Contents) -> 
         if facts.is_dir() {
             directory(root, path, &facts, version_dir, contents)?;
         } else if facts.is_file() && path != Path::new(CONTROL_FILE) {
-            contents.files.push(Item { path, mode: facts.mode() & 0o7777, size: facts.len() });
+            contents.files.push(Item { path, mode: facts.mode() & 0o777, size: facts.len() });
         }
     }
     Ok(())
@@ -178,7 +178,7 @@ fn directory(
     version_dir: &str,
     contents: &mut Contents,
 ) -> Result<()> {
-    let mode = facts.mode() & 0o7777;
+    let mode = facts.mode() & 0o777;
     contents.dirs.push(Item { path: path.clone(), mode, size: 0 });
     if !stays_empty(&path) {
         return walk(root, &path, version_dir, contents);

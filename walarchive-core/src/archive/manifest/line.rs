@@ -189,7 +189,7 @@ impl RawLine {
 
     pub(super) fn into_line(self, packs: usize) -> Result<Line> {
         let lacks = || Error::damaged("a manifest's line lacks a key");
-        let mode = |mode: Option<u32>| mode.filter(|mode| *mode <= 0o7777).ok_or_else(lacks);
+        let mode = |mode: Option<u32>| mode.filter(|mode| *mode <= 0o777).ok_or_else(lacks);
         if let Some(number) = self.pack {
             if number as usize != packs {
                 return Err(Error::damaged("a manifest's packs are out of order"));

@@ -69,8 +69,8 @@ impl Cipher for AgeCipher {
 
     fn seal(&self) -> Result<Box<dyn Seal>> {
         if self.recipients.is_empty() {
-            return Err(Error::new(Kind::Key, "encrypting an object: no recipient is configured")
-                .hint("name at least one age recipient (age1…)"));
+            return Err(Error::usage("the archive is encrypted, and no recipient is configured")
+                .hint("name at least one (age1…) in WALARCHIVE_RECIPIENTS or encryption.recipients"));
         }
         Ok(Box::new(seal::AgeSeal::new(&self.recipients, self.threads)?))
     }

@@ -132,7 +132,7 @@ impl Copy {
             };
             let (_, control) = datadir::read_control(&copy.data_dir)?;
             let mode = std::fs::metadata(copy.data_dir.join(CONTROL_FILE))
-                .map_or(0o600, |facts| facts.mode() & 0o7777);
+                .map_or(0o600, |facts| facts.mode() & 0o777);
             add("backup_label", mode, now, stopped.backup_label.as_bytes())?;
             if !stopped.tablespace_map.is_empty() {
                 add("tablespace_map", mode, now, stopped.tablespace_map.as_bytes())?;
