@@ -1,10 +1,10 @@
-//! Every codec, at a few levels, on WAL as a stream and on data files as frames of 256 KiB.
+//! Every codec, at a few levels, on WAL as a stream and on data files as frames of 256 KiB. CPU time, not wall time.
 
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
-use walarchive_benches::{Data, samples};
+use criterion::{BenchmarkGroup, Criterion, Throughput};
+use walarchive_benches::{CpuTime, Data, samples};
 use walarchive_core::codec::{Codec, CodecSpec};
 
 /// Codecs, and how much of a segment they get: the slow ones would take minutes.
@@ -29,6 +29,7 @@ const PIECE: usize = 256 << 10;
 
 fn main() {
     let mut criterion = Criterion::default()
+        .with_measurement(CpuTime)
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
@@ -48,13 +49,17 @@ fn ratio(what: &str, plain: usize, stored: usize) {
     println!("{what}: {:.2} times smaller", plain as f64 / stored as f64);
 }
 
-fn group<'a>(criterion: &'a mut Criterion, name: String, plain: usize) -> BenchmarkGroup<'a, WallTime> {
+fn group<'a>(
+    criterion: &'a mut Criterion<CpuTime>,
+    name: String,
+    plain: usize,
+) -> BenchmarkGroup<'a, CpuTime> {
     let mut group = criterion.benchmark_group(name);
     group.throughput(Throughput::Bytes(plain as u64));
     group
 }
 
-fn streams(criterion: &mut Criterion, data: &Data) {
+fn streams(criterion: &mut Criterion<CpuTime>, data: &Data) {
     let segment = data.segment();
     for (name, len) in CODECS {
         let (codec, plain) = (codec(name), &segment[..len.min(segment.len())]);
@@ -92,7 +97,7 @@ fn decompress(codec: &dyn Codec, stored: &[u8]) -> usize {
     len
 }
 
-fn frames(criterion: &mut Criterion, data: &Data) {
+fn frames(criterion: &mut Criterion<CpuTime>, data: &Data) {
     let pages = data.pages();
     for (name, len) in CODECS {
         let plain = &pages[..len.min(pages.len())];
