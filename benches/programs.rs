@@ -178,7 +178,8 @@ fn backup(scratch: &Scratch) {
     let product = Product::new(scratch);
     let Some(cluster) = Cluster::builder(scratch).conf("max_wal_size = 2GB").start() else { return };
     cluster.archive_with(&product);
-    cluster.pgbench_init(if smoke() { 1 } else { SCALE });
+    let scale = if smoke() { 1 } else { SCALE };
+    cluster.pgbench_init(scale);
     cluster.archive_now();
     let data_dir = cluster.data_dir().display().to_string();
     let mut create = product.command(&["--no-progress", "backup", "create", "--jobs", "2"]);
@@ -188,7 +189,7 @@ fn backup(scratch: &Scratch) {
     let target = scratch.join("restored").display().to_string();
     let restored =
         Used::by(product.command(&["--no-progress", "restore", "--target-dir", &target, "--jobs", "2"]));
-    println!("\nbackup: pgbench at scale {SCALE}, two jobs, age and zstd:1, in a directory");
+    println!("\nbackup: pgbench at scale {scale}, two jobs, age and zstd:1, in a directory");
     println!("{}", created.line("backup create"));
     println!("{}", restored.line("restore"));
     println!("{}", floor.line("pg_basebackup, as it is, synced"));
