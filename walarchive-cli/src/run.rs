@@ -29,7 +29,7 @@ pub(crate) struct Context {
 
 /// The `walarchive` program.
 pub fn main() -> ExitCode {
-    let fetches = std::env::args().skip(1).any(|word| word == "fetch");
+    let fetches = std::env::args_os().skip(1).any(|word| word == "fetch");
     let caller = if fetches { Caller::of_fetch(Path::new(".")) } else { Caller::Anybody };
     guarded::<Cli>(
         caller,
@@ -93,7 +93,7 @@ fn guarded<C: Parser>(
     let work = || {
         let settings = match global.without_settings {
             true => refuse_settings(&global)?,
-            false => Settings::load(&global.flags(), utf8_variables())?,
+            false => Settings::load(&global.flags(), variables()?.into_iter())?,
         };
         let progress = Arc::new(progress::Terminal::new(output));
         run(cli, Context { settings, output, progress })
@@ -117,14 +117,25 @@ fn misunderstood(error: &clap::Error, caller: Caller) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let code = caller.code(Kind::Usage);
-    let json = std::env::args().any(|word| word == "--json");
+    let json = std::env::args_os().any(|word| word == "--json");
     Output::new(&Global { json, ..Global::default() }).usage(&error.render().to_string(), code);
     ExitCode::from(code)
 }
 
-fn utf8_variables() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+/// The environment. A setting that is not UTF-8 is refused: to pass over it would mean another archive.
+fn variables() -> Result<Vec<(String, String)>> {
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(_) if name.starts_with("WALARCHIVE_") || name == "PGDATA" => {
+                return Err(Error::usage(format!("the value of {name} is not UTF-8")));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(variables)
 }
 
 /// Runs async work to its end on this thread.

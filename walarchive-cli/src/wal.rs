@@ -18,6 +18,8 @@ use crate::exit::Caller;
 use crate::output::{bytes, table};
 use crate::run::Context;
 
+/// So many missing segments of a timeline are printed; JSON has more.
+const GAPS_SHOWN: usize = 50;
 const IN_RECOVERY: Duration = Duration::from_secs(300);
 const OTHERWISE: Duration = Duration::from_secs(60);
 
@@ -39,7 +41,11 @@ pub(crate) async fn push(context: Context, args: PushArgs) -> Result<u8> {
             "data_bytes": done.stored.plain, "stored_bytes": done.stored.stored,
         }));
     }
-    context.output.result(&json!({ "pushed": pushed }), String::new)?;
+    let count = pushed.len();
+    context.output.result(&json!({ "pushed": pushed }), || match args.ready {
+        Some(_) => format!("{count} WAL files that were ready are in the archive; the one that was being written is not among them"),
+        None => String::new(),
+    })?;
     Ok(0)
 }
 
@@ -102,8 +108,7 @@ fn shown(list: &WalList) -> String {
     let row = |timeline: &wal_list::TimelineSummary| {
         let missing = match timeline.missing.as_slice() {
             [] => "none".to_owned(),
-            [one] => one.clone(),
-            [first, ..] => format!("{} ({first} …)", timeline.missing_count),
+            _ => timeline.missing_count.to_string(),
         };
         let branch = match (timeline.parent, timeline.branch_lsn) {
             (Some(parent), Some(lsn)) => format!("{parent} at {lsn}"),
@@ -121,7 +126,18 @@ fn shown(list: &WalList) -> String {
     };
     let rows: Vec<_> = list.timelines.iter().map(row).collect();
     let head = ["timeline", "first", "last", "segments", "missing", "branched off"];
-    format!("{}\n{} stored", table(&head, &rows), bytes(list.stored_bytes))
+    let mut lines = vec![table(&head, &rows)];
+    for timeline in &list.timelines {
+        lines.extend(timeline.missing.iter().take(GAPS_SHOWN).map(|name| format!("missing: {name}")));
+        if timeline.missing_count > GAPS_SHOWN as u64 {
+            lines.push(format!(
+                "missing: … {} in all on timeline {}",
+                timeline.missing_count, timeline.timeline
+            ));
+        }
+    }
+    lines.push(format!("{} stored", bytes(list.stored_bytes)));
+    lines.join("\n")
 }
 
 /// `wal show`

@@ -229,6 +229,7 @@ impl Settings {
         };
         let mut recipients = self.parsed(&RECIPIENTS, Vec::new(), parse)?;
         let from_file = self.parsed(&RECIPIENTS_FILE, Vec::new(), |path| {
+            refuse_secret(path)?;
             let bytes = files::read(Path::new(path), FILE_MAX).map_err(|error| {
                 Error::new(Kind::Key, format!("the recipients' file {path} cannot be read")).because(error)
             })?;
@@ -246,7 +247,10 @@ impl Settings {
 
     /// The secret keys, when a file with them is set.
     pub fn identities(&self) -> Result<Vec<Identity>> {
-        self.parsed(&IDENTITY_FILE, Vec::new(), |path| read_identity_file(Path::new(path)))
+        self.parsed(&IDENTITY_FILE, Vec::new(), |path| {
+            refuse_secret(path)?;
+            read_identity_file(Path::new(path))
+        })
     }
 
     /// The keys for reading and writing. A host that has only an identity writes for itself.
@@ -345,6 +349,15 @@ pub fn write_identity(path: &Path, identity: &Identity) -> Result<()> {
     Err(Error::new(Kind::Conflict, format!("{} exists already; nothing was changed", path.display()))
         .on(path.display())
         .hint("a key that is overwritten is lost, with all that it can read"))
+}
+
+/// A secret key where the name of its file belongs must not end up in messages.
+fn refuse_secret(path: &str) -> Result<()> {
+    if path.to_ascii_uppercase().contains("AGE-SECRET-KEY") {
+        return Err(Error::usage("a secret key stands where the name of a file belongs")
+            .hint("keep the key in a file that only its owner can read, and name that file; consider this key known to others"));
+    }
+    Ok(())
 }
 
 fn duration(text: &str) -> Result<Duration> {

@@ -140,6 +140,12 @@ pub fn write(dest: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let attempt = |error| Error::io(format!("cannot read {}", path.display()), error).on(path.display());
     let mut bytes = Vec::new();
+    // Looked at first: opening a FIFO would wait for a writer.
+    if !fs::metadata(path).map_err(attempt)?.is_file() {
+        return Err(
+            Error::new(crate::Kind::Local, format!("{} is not a file", path.display())).on(path.display())
+        );
+    }
     let file = File::open(path).map_err(attempt)?;
     file.take(limit + 1).read_to_end(&mut bytes).map_err(attempt)?;
     if bytes.len() as u64 > limit {

@@ -130,6 +130,7 @@ impl World {
             segments,
             histories: (1..=self.newest()).map(history).collect(),
             damaged: BTreeMap::new(),
+            damaged_histories: BTreeMap::new(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The C interface: the version, and what an error's number means. Everything else joins behind the same guard.
 //!
-//! No panic crosses into C: every function that does work runs inside [`guard`].
+//! No panic crosses into C: every function that does work runs inside one guard.
 #![allow(unsafe_code)] // Exported names are `unsafe(no_mangle)`; there is no other unsafe here.
 
 use std::ffi::{CStr, c_char};

@@ -49,21 +49,12 @@ async fn nothing_of(archive: &Archive, cluster: &ClusterName) -> Result<Error> {
 }
 
 impl StoredWal {
-    /// The segments by number; a name that cannot be one of segments of this size is `Damaged`.
-    pub fn by_number(&self, size: SegmentSize) -> Result<BTreeMap<TimelineId, BTreeSet<u64>>> {
-        let numbers = |names: &BTreeSet<SegmentName>| {
-            let number = |name: &SegmentName| {
-                name.segno(size).map_err(|error| {
-                    Error::damaged(format!(
-                        "the archive holds {name}, which cannot be: segments have {} bytes",
-                        size.bytes()
-                    ))
-                    .because(error)
-                })
-            };
-            names.iter().map(number).collect::<Result<BTreeSet<u64>>>()
-        };
-        self.segments.iter().map(|(timeline, names)| Ok((*timeline, numbers(names)?))).collect()
+    /// The segments by number. Names that cannot be one of segments of this size are passed over: they are of the time
+    /// before `pg_resetwal` gave the cluster another size.
+    pub fn by_number(&self, size: SegmentSize) -> BTreeMap<TimelineId, BTreeSet<u64>> {
+        let numbers =
+            |names: &BTreeSet<SegmentName>| names.iter().filter_map(|name| name.segno(size).ok()).collect();
+        self.segments.iter().map(|(timeline, names)| (*timeline, numbers(names))).collect()
     }
 }
 

@@ -20,6 +20,8 @@ const PACK_TARGET: u64 = 64 << 20;
 const FRAME_MAX: u32 = 1 << 20;
 const INDEX_MAGIC: u32 = 0x184D_2A58;
 const ENTRY: usize = 40;
+/// The index of a pack of empty frames alone would not be longer.
+const INDEX_MAX: u64 = 256 << 20;
 
 /// Makes packs for the workers of one backup: they share the numbering, each writes its own packs.
 #[derive(Clone)]
@@ -187,6 +189,9 @@ impl PackReader {
     pub async fn open(archive: &Archive, place: &Place, record: &PackRecord) -> Result<PackReader> {
         let key = place.pack(&record.name);
         let object = archive.reader(&key, ObjectKind::Pack).await?;
+        if record.index_len > INDEX_MAX {
+            return Err(Error::damaged("the manifest names an impossible index").on(&key));
+        }
         let end = record.index_at.checked_add(record.index_len);
         if object.object_size() != record.stored || end != Some(object.content_len()) {
             return Err(Error::damaged("the pack's length is not what the manifest says").on(&key));
@@ -204,6 +209,11 @@ impl PackReader {
     /// A framer for this pack's codec.
     pub fn framer(&self) -> Result<Box<dyn Framer>> {
         self.object.codec().reader().framer()
+    }
+
+    /// The codec of the frames.
+    pub fn codec(&self) -> crate::codec::CodecId {
+        self.object.codec()
     }
 
     /// The key of the pack.

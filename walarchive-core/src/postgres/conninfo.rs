@@ -91,6 +91,7 @@ impl ConnInfo {
 
     /// Connects, on a thread that may block.
     pub fn connect(&self) -> Result<Client> {
+        refuse_unkept_promises()?;
         let config = self.config()?;
         let server = describe(&config);
         config.connect(NoTls).map_err(|error| {
@@ -103,9 +104,26 @@ impl ConnInfo {
     }
 }
 
+/// Variables that ask for more than this client does: silence would be a lie.
+fn refuse_unkept_promises() -> Result<()> {
+    let mode = variable("PGSSLMODE").unwrap_or_default();
+    if matches!(mode.as_str(), "require" | "verify-ca" | "verify-full") {
+        return Err(Error::usage(format!(
+            "PGSSLMODE={mode} asks for TLS, which this program does not speak to PostgreSQL"
+        ))
+        .hint("base backups run on the server's own machine: connect through its Unix socket"));
+    }
+    if let Some(service) = variable("PGSERVICE") {
+        return Err(Error::usage(format!("PGSERVICE={service}: service files are not read"))
+            .hint("set WALARCHIVE_CONNECTION to what the service file says"));
+    }
+    Ok(())
+}
+
 fn describe(config: &Config) -> String {
     let hosts = config.get_hosts().iter().map(|host| match host {
-        Host::Tcp(name) => name.clone(),
+        // A password with an '@' that is not escaped ends up here.
+        Host::Tcp(name) => name.rsplit('@').next().unwrap_or_default().to_owned(),
         Host::Unix(dir) => dir.display().to_string(),
     });
     let ports: Vec<_> = config.get_ports().iter().map(u16::to_string).collect();

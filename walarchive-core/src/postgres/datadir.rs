@@ -16,6 +16,8 @@ use crate::files;
 
 /// Where pg_control lies in a data directory.
 pub const CONTROL_FILE: &str = "global/pg_control";
+/// The server notes its start twice, a moment apart.
+const START_SLACK: u64 = 10;
 const CONTROL_MAX: u64 = 64 * 1024;
 /// Contents that are not copied; the directories are.
 const EMPTY_DIRS: [&str; 8] = [
@@ -45,6 +47,8 @@ const TOP_FILES: [&str; 10] = [
 pub const RESTORE_MARKER: &str = "walarchive.restoring";
 /// Names beginning so are not copied, wherever they are.
 const PREFIXES: [&str; 2] = ["pg_internal.init", "pgsql_tmp"];
+const ESSENTIAL: [&str; 8] =
+    ["base", "global", "pg_commit_ts", "pg_logical", "pg_multixact", "pg_stat", "pg_twophase", "pg_xact"];
 const TABLESPACES: &str = "pg_tblspc";
 
 /// Reads pg_control, again and again while the server is in the middle of writing it.
@@ -72,6 +76,15 @@ pub fn system_id_of(data_dir: &Path) -> Result<Option<u64>> {
             Err(Error::io(format!("cannot look at {}", data_dir.join(CONTROL_FILE).display()), error))
         }
     }
+}
+
+/// Whether the server that was started at that time (Unix seconds) runs in this data directory: copies of a cluster have
+/// its system identifier too.
+pub fn runs_server_started_at(data_dir: &Path, started: i64) -> bool {
+    let Ok(text) = files::read(&data_dir.join("postmaster.pid"), CONTROL_MAX) else { return false };
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let noted = text.lines().nth(2).and_then(|line| line.trim().parse::<i64>().ok());
+    noted.is_some_and(|noted| noted.abs_diff(started) <= START_SLACK)
 }
 
 /// A directory or file to be copied.
@@ -158,7 +171,7 @@ fn walk(root: &Path, dir: &Path, version_dir: &str, contents: &mut Contents) -> 
         let Some(facts) = look(&root.join(&path))? else { continue };
         // PostgreSQL's own backup follows no other links, but for pg_wal and the like. A link to a file, such as a
         // postgresql.conf that lies in /etc, is worth its content; one to a directory could lead anywhere.
-        if kind.is_symlink() && facts.is_dir() && !stays_empty(&path) {
+        if kind.is_symlink() && facts.is_dir() && !stays_empty(&path) && !is_essential(&path) {
             contents.skipped.push(path);
             continue;
         }
@@ -191,6 +204,13 @@ fn directory(
         }
     }
     Ok(())
+}
+
+/// Directories without which no cluster starts are copied even where somebody put a link in their place.
+fn is_essential(path: &Path) -> bool {
+    let first = path.components().next().map(|part| part.as_os_str());
+    let below = path.components().count();
+    below <= 2 && first.is_some_and(|first| ESSENTIAL.iter().any(|name| first == *name))
 }
 
 fn stays_empty(path: &Path) -> bool {

@@ -30,6 +30,8 @@ pub struct ServerFacts {
     pub page_checksums: bool,
     /// Its clock.
     pub now: Timestamp,
+    /// When it was started, in Unix seconds.
+    pub started: i64,
 }
 
 /// A connection that holds a backup open. Dropping it ends the backup on the server, which is left as it was.
@@ -166,8 +168,8 @@ impl BackupSession {
 fn look(client: &mut Client) -> Result<ServerFacts> {
     // A role's or database's own timeouts would cut a long backup off.
     client
-        .batch_execute("SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0")
-        .or_else(|_| client.batch_execute("SET statement_timeout = 0; SET lock_timeout = 0"))
+        .batch_execute("SET search_path = pg_catalog; SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0")
+        .or_else(|_| client.batch_execute("SET search_path = pg_catalog; SET statement_timeout = 0; SET lock_timeout = 0"))
         .map_err(|error| failed("setting up the session", error))?;
     let row = client
         .query_one(
@@ -180,7 +182,8 @@ fn look(client: &mut Client) -> Result<ServerFacts> {
                  pg_is_in_recovery() AS in_recovery, \
                  current_setting('archive_mode') AS archive_mode, \
                  current_setting('wal_level') AS wal_level, \
-                 current_setting('data_checksums') AS checksums, {NOW}"
+                 current_setting('data_checksums') AS checksums, \
+                 extract(epoch FROM pg_postmaster_start_time())::bigint AS started, {NOW}"
             ),
             &[],
         )
@@ -203,5 +206,6 @@ fn look(client: &mut Client) -> Result<ServerFacts> {
         wal_level: row.get("wal_level"),
         page_checksums: row.get::<_, String>("checksums") == "on",
         now: time(&row, "now_us")?,
+        started: row.get("started"),
     })
 }

@@ -16,14 +16,14 @@ fn a_cluster_is_found_by_its_name() {
     run(async {
         for bench in Bench::all().await {
             let main = ClusterName::default();
-            let error = refused(Catalog::find(&bench.archive, &main).await, Kind::Absent, "nothing yet");
-            assert!(error.story().contains("main"), "{error:?}");
+            refused(Catalog::find(&bench.archive, &main).await, Kind::Absent, "nothing yet");
             bench.push("zstd:1", HISTORY, HISTORY_TEXT).await.unwrap();
             bench.store.take_calls();
             assert_eq!(Catalog::find(&bench.archive, &main).await.unwrap().place, place());
             assert_eq!(bench.store.take_calls(), ["list_dirs main"]);
             let other: ClusterName = "main2".parse().unwrap();
-            refused(Catalog::find(&bench.archive, &other).await, Kind::Absent, "another name");
+            let error = refused(Catalog::find(&bench.archive, &other).await, Kind::Usage, "another name");
+            assert!(error.story().contains("main2") && error.story().contains("knows main"), "{error:?}");
             bench.store.create("main/not-a-system/wal/x", vec![]).await.unwrap();
             assert_eq!(Catalog::find(&bench.archive, &main).await.unwrap().place, place());
             bench.store.create("main/42/wal/00000002.history", vec![]).await.unwrap();
@@ -70,11 +70,10 @@ fn wal_is_listed_by_its_names_and_foreign_objects_are_passed_over() {
             assert_eq!(wal.histories.iter().copied().collect::<Vec<_>>(), [timeline(2)]);
             assert_eq!(wal.backups, [name(&backup)]);
             assert!(wal.stored_bytes > 0);
-            let by_number = wal.by_number(SegmentSize::new(MIB as u64).unwrap()).unwrap();
+            let by_number = wal.by_number(SegmentSize::new(MIB as u64).unwrap());
             assert_eq!(by_number[&timeline(1)].iter().copied().collect::<Vec<_>>(), [0x1000]);
             // 0x123 cannot be the last part of a name where a log file has 256 segments.
-            let error = refused(wal.by_number(SegmentSize::DEFAULT), Kind::Damaged, "another segment size");
-            assert!(error.story().contains(SEGMENT), "{error:?}");
+            assert!(wal.by_number(SegmentSize::DEFAULT)[&timeline(2)].is_empty());
         }
     });
 }

@@ -55,13 +55,22 @@ fn every_kind_of_wal_file_comes_back() {
 }
 
 #[test]
-fn absence_is_proven_by_one_get() {
+fn absence_is_proven_by_one_get_and_a_look_at_the_clusters() {
     run(async {
         for bench in Bench::all().await {
             for text in [SEGMENT, HISTORY] {
                 refused(bench.fetch(text).await, Kind::Absent, "nothing was stored");
-                assert_eq!(bench.store.take_calls(), [format!("get {}", bench.key(text))]);
+                let calls = bench.store.take_calls();
+                assert_eq!(calls[0], format!("get {}", bench.key(text)));
+                assert!(calls[1..].iter().all(|call| call.starts_with("list_dirs ")), "{calls:?}");
             }
+            // Another cluster is known, this one is not: nothing is proven about it.
+            bench.store.create("mian/42/wal/00000002.history", vec![]).await.unwrap();
+            refused(bench.fetch(SEGMENT).await, Kind::Usage, "a mistyped name");
+            bench.store.create("main/42/wal/00000002.history", vec![]).await.unwrap();
+            refused(bench.fetch(SEGMENT).await, Kind::WrongCluster, "another system identifier");
+            bench.push("zstd:1", HISTORY, HISTORY_TEXT).await.unwrap();
+            refused(bench.fetch(SEGMENT).await, Kind::Absent, "the cluster is known");
         }
     });
 }

@@ -84,7 +84,7 @@ fn what_no_key_opens_says_so() {
             }
             refused(fetch_from(&catalog(&archive), OTHER).await, Kind::Absent, "absence needs no key");
             let path = bench.file(OTHER, &segment(OTHER, 1));
-            refused(push_path(&pusher(&archive, "zstd:1"), &path).await, Kind::Key, "no recipient");
+            refused(push_path(&pusher(&archive, "zstd:1"), &path).await, Kind::Usage, "no recipient");
         }
         refused(bench.fetch(OTHER).await, Kind::Absent, "nothing was stored without a recipient");
     });

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::{BackupId, Place, SystemId};
 use crate::error::{Error, Result};
-use crate::wal::Lsn;
+use crate::wal::{Lsn, SegmentSize, TimelineId};
 
 const FORMAT: u32 = 1;
 
@@ -91,6 +91,10 @@ impl Facts {
                 self.format, self.kind_of
             ))
             .on(key));
+        }
+        let segment_size = SegmentSize::new(self.segment_size).is_ok();
+        if !segment_size || self.stop_lsn <= self.start_lsn || TimelineId::new(self.timeline).is_err() {
+            return Err(Error::damaged("the manifest's facts are impossible").on(key));
         }
         if self.id != id.as_str() || self.system()? != place.system {
             return Err(Error::damaged("the manifest describes another backup than its key says").on(key));

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::archive::{Extents, PackName};
 use crate::error::{Error, Result};
 
+/// No file system of PostgreSQL's platforms holds a larger file.
+const LARGEST_FILE: u64 = 1 << 44;
+
 /// A pack that a manifest refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackRecord {
@@ -210,6 +213,9 @@ impl RawLine {
         let crc = self.crc32c.ok_or_else(lacks)?;
         let size = self.size.ok_or_else(lacks)?;
         let extents = self.extents.ok_or_else(lacks)?;
+        if size > LARGEST_FILE {
+            return Err(Error::damaged(format!("a manifest names a file of {size} bytes")));
+        }
         extents.check(size, packs)?;
         Ok(Line::File(FileRecord {
             path,

@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 /// One file's extents at worst; a longer line cannot be meant.
 const LINE_MAX: usize = 64 << 20;
 /// The first frame of a manifest is found in these bytes of its content.
-const FACTS_READ: u64 = 64 * 1024;
+const FACTS_READ: u64 = 256 * 1024;
 
 /// Reads only the facts of a manifest, from its first bytes.
 pub async fn read_facts(archive: &Archive, place: &Place, id: &BackupId) -> Result<Facts> {

@@ -80,8 +80,9 @@ fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
 
 fn unreadable(error: std::io::Error) -> Error {
     let refusal = if error.kind() == ErrorKind::NotFound {
-        Error::new(Kind::Key, "there is no such file")
-            .hint("name the file that holds the age identity, or make one with `walarchive key generate`")
+        Error::new(Kind::Key, "there is no such file").hint(
+            "name the file that holds the age identity; a new key opens nothing that was written before",
+        )
     } else {
         Error::new(Kind::Key, "it cannot be read").hint("let the user who runs this program own the file")
     };

@@ -49,7 +49,7 @@ impl AgeCipher {
     fn no_match(&self, header: &Header) -> Error {
         if self.identities.is_empty() {
             return Error::new(Kind::Key, "opening an encrypted object: no identity is configured")
-                .hint("name the file that holds the age identity");
+                .hint("reading needs the secret key: name its file in encryption.identity_file or WALARCHIVE_IDENTITY_FILE");
         }
         let message = format!(
             "opening an encrypted object: none of the {} configured identities opens this object, which is \

@@ -28,6 +28,7 @@ use crate::postgres::session::{BackupSession, ServerFacts, Stopped};
 use crate::progress::Progress;
 use crate::wal::{Lsn, TimelineId};
 
+const LABELS_MAX: usize = 16 * 1024;
 const LEASE: Duration = Duration::from_secs(24 * 3600);
 
 /// How a backup is made.
@@ -73,6 +74,7 @@ pub async fn create(request: BackupRequest) -> Result<BackupDone> {
     let info = request.connection.clone();
     let (session, server) = blocking(move || BackupSession::connect(&info)).await?;
     check_server(&server)?;
+    check_labels(&request.labels)?;
     let (data_dir, control) = {
         let (dir, server) = (request.data_dir.clone(), server.clone());
         blocking(move || find_data_dir(dir, &server)).await?
@@ -91,6 +93,17 @@ pub async fn create(request: BackupRequest) -> Result<BackupDone> {
 fn random() -> Result<u32> {
     getrandom::u32()
         .map_err(|error| Error::new(Kind::Local, "the system gives no random numbers").because(error))
+}
+
+/// The facts of a backup, labels included, must stay small enough to be read at one go.
+fn check_labels(labels: &BTreeMap<String, String>) -> Result<()> {
+    let bytes: usize = labels.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > LABELS_MAX {
+        return Err(Error::usage(format!(
+            "the labels have {bytes} bytes in all; at most {LABELS_MAX} are kept"
+        )));
+    }
+    Ok(())
 }
 
 fn check_server(server: &ServerFacts) -> Result<()> {
@@ -133,6 +146,13 @@ fn find_data_dir(dir: Option<PathBuf>, server: &ServerFacts) -> Result<(PathBuf,
             ),
         )
         .hint("do PGDATA and the connection name the same cluster?"));
+    }
+    if !datadir::runs_server_started_at(&dir, server.started) {
+        return Err(Error::new(
+            Kind::WrongCluster,
+            format!("the server that answers does not run in {}: its postmaster.pid is missing or another server's", dir.display()),
+        )
+        .hint("is that directory a copy of the cluster? Do PGDATA and the connection name the same one?"));
     }
     Ok((dir, control))
 }
@@ -231,6 +251,7 @@ impl Run {
     async fn wait_for_wal(&self, session: BackupSession, parts: &Parts) -> Result<BackupSession> {
         let wait = wait::WalWait {
             catalog: self.catalog(),
+            data_dir: &self.data_dir,
             size: self.control.wal_segment_size,
             timeline: parts.timeline,
             start: parts.start,

@@ -1,19 +1,24 @@
 //! The WAL that a backup needs, on its way to the archive.
 
+use std::io::Read;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::archive::Catalog;
+use crate::archive::{Catalog, ContentDigest, ObjectKind};
 use crate::crossing::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::postgres::session::BackupSession;
 use crate::progress::Progress;
-use crate::wal::{Lsn, SegmentName, SegmentSize, TimelineId, WalName, last_segno_before};
+use crate::wal::{Lsn, SegmentName, SegmentSize, TimelineId, WalName, check_segment, last_segno_before};
 
+const READ: usize = 256 * 1024;
+const FIRST_PAGE: u64 = 8192;
 const POLL: Duration = Duration::from_millis(200);
 const SAY_AFTER: Duration = Duration::from_secs(5);
 
 pub(super) struct WalWait<'a> {
     pub(super) catalog: Catalog,
+    pub(super) data_dir: &'a Path,
     pub(super) size: SegmentSize,
     pub(super) timeline: TimelineId,
     pub(super) start: Lsn,
@@ -39,12 +44,19 @@ impl WalWait<'_> {
                 if began.elapsed() >= self.budget {
                     return Err(self.timed_out(&segment, archiver.failing.as_deref()));
                 }
-                if !said && began.elapsed() >= SAY_AFTER {
+                if !said && (began.elapsed() >= SAY_AFTER || archiver.failing.is_some()) {
                     said = true;
-                    self.progress.note(&format!("waiting for WAL segment {segment} to be archived"));
+                    let seconds = self.budget.as_secs();
+                    let failing =
+                        archiver.failing.map(|name| format!("; the server's archiver fails at {name}"));
+                    self.progress.note(&format!(
+                        "waiting up to {seconds} s for WAL segment {segment} to be archived{}",
+                        failing.unwrap_or_default()
+                    ));
                 }
                 tokio::time::sleep(POLL).await;
             }
+            self.is_ours(&segment).await?;
         }
         Ok(session)
     }
@@ -56,6 +68,53 @@ impl WalWait<'_> {
             Err(error) if error.kind() == Kind::Absent => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Proves that the stored segment is this server's own, as long as the server still has it: a copy of the cluster
+    /// that archives to the same place would have stored another one under its name.
+    async fn is_ours(&self, segment: &SegmentName) -> Result<()> {
+        let path = self.data_dir.join("pg_wal").join(segment.to_string());
+        let mut digest = ContentDigest::new(self.catalog.archive.info().id());
+        let own = blocking(move || {
+            let Ok(mut file) = std::fs::File::open(&path) else { return Ok(None) };
+            let mut buffer = vec![0; READ];
+            loop {
+                match file
+                    .read(&mut buffer)
+                    .map_err(|error| Error::io(format!("cannot read {}", path.display()), error))?
+                {
+                    0 => return Ok(Some(digest.hex())),
+                    count => digest.update(&buffer[..count]),
+                }
+            }
+        })
+        .await?;
+        let key = self.catalog.place.wal(&WalName::Segment(*segment));
+        let stored = self.catalog.archive.look_at(&key, ObjectKind::Wal).await?.binding.digest;
+        // A segment that the server has recycled since is gone under this name, or another one's by now.
+        if own.is_none() || own == stored || self.is_recycled(segment).await? {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Conflict,
+            format!("the backup was not committed: the archive holds a segment {segment} that is not this server's"),
+        )
+        .on(key)
+        .hint("does a copy of this cluster archive to the same place? Give one of them another cluster name or archive"))
+    }
+
+    /// Whether the file of that name does not begin as the segment does.
+    async fn is_recycled(&self, segment: &SegmentName) -> Result<bool> {
+        let (path, segment) = (self.data_dir.join("pg_wal").join(segment.to_string()), *segment);
+        blocking(move || {
+            let mut page = Vec::new();
+            let read = std::fs::File::open(&path).and_then(|file| {
+                let len = file.metadata()?.len();
+                file.take(FIRST_PAGE).read_to_end(&mut page).map(|_| len)
+            });
+            Ok(read.map_or(true, |len| check_segment(&segment, &page, len).is_err()))
+        })
+        .await
     }
 
     fn timed_out(&self, segment: &SegmentName, failing: Option<&str>) -> Error {

@@ -131,6 +131,11 @@ impl Layout {
         Ok(())
     }
 
+    /// Whether the restored files belong to root.
+    pub(super) fn belongs_to_root(&self) -> bool {
+        rustix::process::geteuid().is_root() && self.owner.is_none()
+    }
+
     /// Makes the directories, and marks the target as incomplete.
     pub(super) fn begin(&mut self, mode: u32, backup: &str) -> Result<()> {
         self.find_owner()?;

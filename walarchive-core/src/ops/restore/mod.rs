@@ -63,15 +63,22 @@ pub async fn inventory(catalog: &Catalog) -> Result<Inventory> {
     let damaged = damaged.into_iter().map(|(id, error)| (id, error.story())).collect();
     let wal = catalog.wal().await?;
     let mut histories = std::collections::BTreeMap::new();
+    let mut damaged_histories = std::collections::BTreeMap::new();
     for timeline in &wal.histories {
-        histories.insert(*timeline, catalog.history(*timeline).await?);
+        match catalog.history(*timeline).await {
+            Ok(history) => drop(histories.insert(*timeline, history)),
+            Err(error) if error.kind() == Kind::Damaged => {
+                damaged_histories.insert(*timeline, error.story());
+            }
+            Err(error) => return Err(error),
+        }
     }
     histories.entry(TimelineId::FIRST).or_insert_with(TimelineHistory::initial);
     let segments = match backups.last() {
-        Some(Backup { facts, .. }) => wal.by_number(SegmentSize::new(facts.segment_size)?)?,
+        Some(Backup { facts, .. }) => wal.by_number(SegmentSize::new(facts.segment_size)?),
         None => Default::default(),
     };
-    Ok(Inventory { backups, segments, histories, damaged })
+    Ok(Inventory { backups, segments, histories, damaged, damaged_histories })
 }
 
 /// Plans a restore: chooses the newest backup from which the target can be reached, and proves that the WAL leads
@@ -90,8 +97,10 @@ pub async fn plan_restore(catalog: &Catalog, wish: &Wish, progress: &dyn Progres
     for candidate in &candidates {
         match candidate.check(&wish.target, &found) {
             Ok(()) => {
+                refuse_ambiguous(catalog, candidate, &wish.target, &found).await?;
                 let mut plan = candidate.plan(wish)?;
                 let passed_over = inventory.damaged.iter();
+                plan.notes.extend(left_behind(&inventory, candidate));
                 plan.notes.extend(
                     passed_over
                         .map(|(id, story)| format!("backup {id} is damaged and was passed over: {story}")),
@@ -106,6 +115,37 @@ pub async fn plan_restore(catalog: &Catalog, wish: &Wish, progress: &dyn Progres
         }
     }
     Err(refused.unwrap_or_else(|| Error::bug("a restore was refused without a reason")))
+}
+
+/// Says where the archive holds more of a timeline than the line that is followed takes from it: a copy that was promoted
+/// may have taken the newest timeline, while the original goes on.
+fn left_behind(inventory: &Inventory, candidate: &Candidate<'_>) -> Vec<String> {
+    let more = |entry: &crate::wal::HistoryEntry| {
+        let last = inventory.segments.get(&entry.timeline)?.last()?;
+        (*last > entry.end.segno(candidate.size)).then(|| {
+            let (timeline, branch) = (entry.timeline, entry.end);
+            format!("timeline {timeline} goes on behind {branch}, where the restore leaves it; --timeline {timeline} follows it")
+        })
+    };
+    candidate.history.entries.iter().filter_map(more).collect()
+}
+
+/// PostgreSQL stops at the first restore point of a name that it meets; the newest may be the one that is meant.
+async fn refuse_ambiguous(
+    catalog: &Catalog,
+    candidate: &Candidate<'_>,
+    target: &Target,
+    found: &Found,
+) -> Result<()> {
+    let (Target::Name(name), Some(newest)) = (target, found.at) else { return Ok(()) };
+    match probe::first_point(catalog, candidate, name, newest).await? {
+        Some(first) if first != newest => Err(Error::new(
+            Kind::Unrestorable,
+            format!("there are several restore points {name:?} behind backup {}: from {first} to {newest}", candidate.backup.id),
+        )
+        .hint(format!("PostgreSQL would stop at the first; say which one is meant: --to lsn:{first} or --to lsn:{newest}"))),
+        _ => Ok(()),
+    }
 }
 
 /// Restores. The target directory and all tablespaces are complete, verified and durable on success; after a failure

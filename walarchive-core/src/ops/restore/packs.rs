@@ -21,7 +21,8 @@ pub(super) struct Packs {
 
 /// The frame that was unpacked last, by pack and number: small files share frames.
 pub(super) type LastFrame = Option<(u32, usize, Vec<u8>)>;
-pub(super) type Framers = BTreeMap<u32, Box<dyn Framer>>;
+/// Unpackers, by codec.
+pub(super) type Framers = BTreeMap<&'static str, Box<dyn Framer>>;
 
 impl Packs {
     pub(super) fn new(catalog: Catalog, records: Vec<PackRecord>, bridge: Bridge) -> Packs {
@@ -60,7 +61,7 @@ impl Packs {
             first -= entry.pages();
             frame += 1;
         }
-        let framer = match framers.entry(extent.pack) {
+        let framer = match framers.entry(pack.codec().name()) {
             std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::btree_map::Entry::Vacant(new) => new.insert(pack.framer()?),
         };

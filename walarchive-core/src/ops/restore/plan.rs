@@ -22,6 +22,8 @@ pub struct Inventory {
     pub histories: BTreeMap<TimelineId, TimelineHistory>,
     /// Backups whose manifests are damaged, and what is wrong with them.
     pub damaged: BTreeMap<BackupId, String>,
+    /// Timelines whose history files are damaged, and what is wrong with them.
+    pub damaged_histories: BTreeMap<TimelineId, String>,
 }
 
 /// What the WAL was found to say about a target; positions and times that only the WAL's records tell.
@@ -103,7 +105,7 @@ fn newest_timeline(inventory: &Inventory, from: TimelineId) -> TimelineId {
     let mut newest = from;
     while let Ok(next) = TimelineId::new(newest.get().saturating_add(1))
         && next != newest
-        && inventory.histories.contains_key(&next)
+        && (inventory.histories.contains_key(&next) || inventory.damaged_histories.contains_key(&next))
     {
         newest = next;
     }
@@ -118,6 +120,11 @@ fn line_of(inventory: &Inventory, wish: &Wish, own: TimelineId) -> Result<Timeli
     };
     match inventory.histories.get(&timeline) {
         Some(history) => Ok(history.clone()),
+        None if inventory.damaged_histories.contains_key(&timeline) => {
+            let story = &inventory.damaged_histories[&timeline];
+            Err(Error::damaged(format!("the history of timeline {timeline} is damaged: {story}"))
+                .hint("--timeline with another number, or 'current', does without it"))
+        }
         None if timeline == own => Ok(TimelineHistory::alone(timeline)),
         None => Err(unrestorable(format!(
             "timeline {timeline} is unknown: the archive has no {}.history",
@@ -263,8 +270,10 @@ impl Candidate<'_> {
             Some(missing) => format!("WAL segment {missing} is missing from the archive"),
             None => because.to_owned(),
         };
-        Ok(unrestorable(format!("the target {target} cannot be reached: {end}"))
-            .hint("'walarchive wal list' shows what is stored; --to latest restores all that can be reached"))
+        Ok(unrestorable(format!("the target {target} cannot be reached: {end}")).hint(match self.gap()? {
+            Some(_) => format!("--to lsn:{} restores all before the gap", self.stored_end()),
+            None => "--to latest restores all that is stored".to_owned(),
+        }))
     }
 
     /// Whether the WAL that is stored leads to the target, given what was found in it.

@@ -9,7 +9,7 @@ use crate::crossing::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 use crate::wal::records::{Fact, ScanEnd, Scanner, unix_us};
-use crate::wal::{Lsn, SegmentSize, WalName};
+use crate::wal::{Lsn, SegmentSize, WalName, last_segno_before};
 
 /// Looks for the target in the WAL behind `candidate`. Reads nothing for targets that need no look.
 pub async fn probe(
@@ -70,6 +70,39 @@ async fn backwards(
     }
     progress.end();
     Ok(Found::default())
+}
+
+/// Where the first restore point of that name behind the backup's start ends, looking no further than `newest`.
+pub(super) async fn first_point(
+    catalog: &Catalog,
+    candidate: &Candidate<'_>,
+    name: &str,
+    newest: Lsn,
+) -> Result<Option<Lsn>> {
+    let size = candidate.size;
+    let mut scanner = Scanner::new(size);
+    for segno in candidate.chain.from_segno..=last_segno_before(newest, size) {
+        let key = catalog.place.wal(&WalName::Segment(candidate.chain.name(segno)?));
+        let buffer = Vec::with_capacity(size.bytes() as usize);
+        let (segment, _) = catalog.archive.read(&key, ObjectKind::Wal, size.bytes(), buffer).await?;
+        let wanted = name.to_owned();
+        let (hit, again) = blocking(move || {
+            let mut hit = None;
+            scanner.segment(start(segno, size), &segment, &mut |fact| match &fact {
+                Fact::RestorePoint { name, .. } if *name == wanted => {
+                    hit.get_or_insert(fact.range().1);
+                }
+                _ => {}
+            })?;
+            Ok((hit, scanner))
+        })
+        .await?;
+        scanner = again;
+        if hit.is_some() {
+            return Ok(hit);
+        }
+    }
+    Ok(None)
 }
 
 /// Looks through one segment; the one behind it completes a record that crosses the border.

@@ -104,7 +104,14 @@ impl Recovery {
                 "a standby follows its primary: --standby and a recovery target exclude each other",
             ));
         }
-        let timeline = if self.standby { "latest".to_owned() } else { plan.timeline.to_string() };
+        // A number needs the timeline's history file, which a cluster that was promoted before it archived does not have
+        // in the archive.
+        let known = plan.timeline == 1 || !plan.history.entries.is_empty();
+        let timeline = match (self.standby, known) {
+            (true, _) => "latest".to_owned(),
+            (false, true) => plan.timeline.to_string(),
+            (false, false) => "current".to_owned(),
+        };
         let set = |text: &mut String, name: &str, value: &str| {
             text.push_str(&format!("{name} = {}\n", quoted(value)))
         };

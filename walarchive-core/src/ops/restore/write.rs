@@ -21,6 +21,7 @@ use crate::files;
 use crate::postgres::datadir::{CONTROL_FILE, RESTORE_MARKER};
 use crate::progress::Progress;
 
+const CONTROL_MAX: u64 = 64 * 1024;
 const TABLESPACE_MAP: &str = "tablespace_map";
 
 /// A restore being carried out.
@@ -68,6 +69,12 @@ impl Visitor for Survey {
                 record.extents.iter().map(|extent| u64::from(extent.count) * PAGE as u64).sum::<u64>();
             self.has_config |= record.path == Path::new("postgresql.conf");
             if record.path == Path::new(CONTROL_FILE) {
+                if record.size > CONTROL_MAX {
+                    return Err(Error::damaged(format!(
+                        "the manifest names a pg_control of {} bytes",
+                        record.size
+                    )));
+                }
                 self.control = Some(record);
             }
         }
@@ -110,6 +117,12 @@ impl Restore {
         self.progress.end();
         let written = written?;
         self.finish(&manifest, control).await?;
+        if self.layout.belongs_to_root() {
+            notes.push(
+                "the files belong to root, and PostgreSQL does not run as root: give them to its user first"
+                    .to_owned(),
+            );
+        }
         Ok((written, notes))
     }
 
