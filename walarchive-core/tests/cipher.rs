@@ -315,10 +315,10 @@ fn any_of_the_recipients_opens_and_nobody_else() {
         assert_eq!(read(&*opened, &sealed.payload, usize::MAX).0, b"content");
     }
     let error = writer.open(&sealed.head).err().expect("no identity");
-    assert_eq!(error.kind(), Kind::Usage);
+    assert_eq!(error.kind(), Kind::Key);
     assert!(error.to_string().contains("no identity is configured"), "{error}");
     let error = reader(&[stranger]).open(&sealed.head).err().expect("another identity");
-    assert_eq!(error.kind(), Kind::Usage);
+    assert_eq!(error.kind(), Kind::Key);
     assert!(error.to_string().contains("none of the 1 configured identities opens this object"), "{error}");
     let error = reader(&[one]).seal().err().expect("no recipient");
     assert_eq!(error.kind(), Kind::Usage);
