@@ -35,7 +35,7 @@ impl FromStr for TablespaceMapping {
             }
         }
         match parts.as_slice() {
-            [old, new] if old.starts_with('/') && new.starts_with('/') => {
+            [old, new] if old.starts_with('/') && new.starts_with('/') && !new.contains("/..") => {
                 Ok(TablespaceMapping { old: PathBuf::from(old), new: PathBuf::from(new) })
             }
             _ => Err(wrong()),
@@ -51,6 +51,15 @@ pub(super) struct Layout {
     /// Whether a tablespace is elsewhere than it was.
     pub(super) moved: bool,
     owner: Option<(u32, u32)>,
+}
+
+/// A path with the links of all that is there already followed.
+fn resolved(path: &Path) -> PathBuf {
+    let there = path.ancestors().find_map(|place| Some((place, place.canonicalize().ok()?)));
+    match there {
+        Some((place, real)) => real.join(path.strip_prefix(place).unwrap_or(Path::new(""))),
+        None => path.to_owned(),
+    }
 }
 
 fn without_dots(path: &Path) -> PathBuf {
@@ -85,9 +94,10 @@ impl Layout {
     }
 
     fn refuse_overlaps(&self) -> Result<()> {
-        let dirs: Vec<&Path> = [self.target.as_path()]
+        let dirs: Vec<PathBuf> = [self.target.as_path()]
             .into_iter()
             .chain(self.tablespaces.iter().map(|t| t.location.as_path()))
+            .map(resolved)
             .collect();
         for (n, a) in dirs.iter().enumerate() {
             for b in dirs.iter().skip(n + 1) {

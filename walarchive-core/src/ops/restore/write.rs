@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -42,7 +42,8 @@ const OWN_FILES: [&str; 4] = [RESTORE_MARKER, "backup_manifest", "recovery.signa
 /// What the first look through the manifest found.
 #[derive(Default)]
 struct Survey {
-    bytes: u64,
+    /// Bytes to be written, by tablespace; without one, in the data directory.
+    bytes: BTreeMap<Option<u32>, u64>,
     control: Option<FileRecord>,
     has_config: bool,
     paths: std::collections::BTreeSet<u128>,
@@ -65,8 +66,8 @@ impl Visitor for Survey {
             return Err(Error::damaged(format!("the manifest names {} twice", path.display())));
         }
         if let Line::File(record) = line {
-            self.bytes +=
-                record.extents.iter().map(|extent| u64::from(extent.count) * PAGE as u64).sum::<u64>();
+            let pages: u64 = record.extents.iter().map(|extent| u64::from(extent.count)).sum();
+            *self.bytes.entry(tablespace_of(&record.path)).or_default() += pages * PAGE as u64;
             self.has_config |= record.path == Path::new("postgresql.conf");
             if record.path == Path::new(CONTROL_FILE) {
                 if record.size > CONTROL_MAX {
@@ -80,6 +81,12 @@ impl Visitor for Survey {
         }
         Ok(())
     }
+}
+
+/// The tablespace that a path of the backup is in.
+fn tablespace_of(path: &Path) -> Option<u32> {
+    let below = path.strip_prefix("pg_tblspc").ok()?;
+    below.components().next()?.as_os_str().to_str()?.parse().ok()
 }
 
 /// Stands for a path in little memory.
@@ -98,8 +105,9 @@ impl Restore {
         let control =
             survey.control.ok_or_else(|| Error::damaged(format!("backup {} has no pg_control", self.id)))?;
         self.check_packs(&manifest).await?;
-        let (layout, bytes) = (self.layout.clone(), survey.bytes);
-        blocking(move || check_space(&layout.target, bytes)).await?;
+        let bytes = survey.bytes.values().sum();
+        let layout = self.layout.clone();
+        blocking(move || check_space(&layout, &survey.bytes)).await?;
         let mut notes = Vec::new();
         if !survey.has_config {
             notes.push(
@@ -228,18 +236,24 @@ fn append(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
 }
 
 /// Refuses when the data will not fit. What is not there yet is looked up in the nearest directory that is.
-fn check_space(target: &Path, bytes: u64) -> Result<()> {
-    let Some(place) = target.ancestors().find(|place| place.exists()) else { return Ok(()) };
-    let Ok(facts) = rustix::fs::statvfs(place) else { return Ok(()) };
-    let free = facts.f_bavail.saturating_mul(facts.f_frsize);
-    if free < bytes {
-        return Err(Error::new(
-            Kind::Local,
-            format!(
-                "{} has {free} bytes free, the restore needs {bytes}; nothing was written",
-                place.display()
-            ),
-        ));
+fn check_space(layout: &Layout, bytes: &BTreeMap<Option<u32>, u64>) -> Result<()> {
+    let mut wanted: BTreeMap<u64, (&Path, u64)> = BTreeMap::new();
+    for (tablespace, bytes) in bytes {
+        let elsewhere = layout.tablespaces.iter().find(|known| Some(known.oid) == *tablespace);
+        let dir = elsewhere.map_or(layout.target.as_path(), |known| known.location.as_path());
+        let Some(place) = dir.ancestors().find(|place| place.exists()) else { continue };
+        let Ok(facts) = std::fs::metadata(place) else { continue };
+        wanted.entry(facts.dev()).or_insert((place, 0)).1 += bytes;
+    }
+    for (place, bytes) in wanted.values() {
+        let Ok(facts) = rustix::fs::statvfs(*place) else { continue };
+        let free = facts.f_bavail.saturating_mul(facts.f_frsize);
+        if free < *bytes {
+            let place = place.display();
+            let message =
+                format!("{place} has {free} bytes free, the restore needs {bytes}; nothing was written");
+            return Err(Error::new(Kind::Local, message));
+        }
     }
     Ok(())
 }
