@@ -16,8 +16,8 @@ use crate::files;
 
 /// Where pg_control lies in a data directory.
 pub const CONTROL_FILE: &str = "global/pg_control";
-/// The server notes its start twice, a moment apart.
-const START_SLACK: u64 = 10;
+/// The server notes its start twice: in its file at once, for SQL when its memory is set up, in seconds.
+const START_SLACK: u64 = 60;
 const CONTROL_MAX: u64 = 64 * 1024;
 /// Contents that are not copied; the directories are.
 const EMPTY_DIRS: [&str; 8] = [
