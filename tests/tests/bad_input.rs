@@ -215,8 +215,8 @@ fn keys_that_do_not_open() {
     let again = none.run(&["wal", "push", path(&file)]);
     assert_eq!(again.code, Some(0), "{again:?}");
     none.unset("WALARCHIVE_RECIPIENTS");
-    let error = refused(&none, &["wal", "push", path(&file)], 4, &["recipient"]);
-    assert_eq!(error["kind"], "key");
+    let error = refused(&none, &["wal", "push", path(&file)], 2, &["recipient"]);
+    assert_eq!(error["kind"], "usage");
 }
 
 #[test]
