@@ -193,22 +193,26 @@ pub enum BackupCommand {
     List,
     /// Facts about one backup
     Show {
-        /// Its id
+        /// Its id, as 'backup list' shows it
+        #[arg(value_parser = backup_id)]
         id: BackupId,
     },
     /// Keep a backup whatever retention says
     Pin {
-        /// Its id
+        /// Its id, as 'backup list' shows it
+        #[arg(value_parser = backup_id)]
         id: BackupId,
     },
     /// Take the pin away
     Unpin {
-        /// Its id
+        /// Its id, as 'backup list' shows it
+        #[arg(value_parser = backup_id)]
         id: BackupId,
     },
     /// Delete a backup; without --yes only says what would go
     Delete {
-        /// Its id
+        /// Its id, as 'backup list' shows it
+        #[arg(value_parser = backup_id)]
         id: BackupId,
         /// Do it
         #[arg(long)]
@@ -278,6 +282,10 @@ pub struct RestoreArgs {
 
 fn story<T>(parsed: walarchive_core::Result<T>) -> Result<T, String> {
     parsed.map_err(|error| error.story())
+}
+
+fn backup_id(text: &str) -> Result<BackupId, String> {
+    story(text.parse())
 }
 
 fn target(text: &str) -> Result<Target, String> {
