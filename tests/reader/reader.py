@@ -37,8 +37,10 @@ def wal(archive, name):
 
 
 def backups(archive):
+    """The ids of the backups in the order in which they began, which within one second the ids do not tell."""
     ids = [name for name in archive.names("backups") if re.fullmatch(BACKUP, name)]
-    return [name for name in ids if "manifest" in archive.names(f"backups/{name}")]
+    ids = [name for name in ids if "manifest" in archive.names(f"backups/{name}")]
+    return sorted(ids, key=lambda name: manifest(archive, name)[0]["started_at"].rstrip("Z"))
 
 
 def manifest(archive, backup):
@@ -197,9 +199,10 @@ def run(args):
     elif args.command == "list":
         print(json.dumps(listing(archive), indent=1))
     else:
-        backup = max(backups(archive), default=None) if args.backup == "latest" else args.backup
-        if backup is None:
+        found = backups(archive) if args.backup == "latest" else [args.backup]
+        if not found:
             raise Absent("any backup")
+        backup = found[-1]
         print(json.dumps(restore(archive, backup, args.dest)))
 
 
