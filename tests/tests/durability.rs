@@ -36,8 +36,8 @@ fn traced_child() {
                 assert_eq!(created.unwrap(), Created::Exists);
             }
             "upload" => {
-                let mut upload = storage.upload("a/b/object").await.unwrap();
-                upload.write(vec![Bytes::from_static(b"con"), Bytes::from_static(b"tent")]).await.unwrap();
+                let upload = storage.upload("a/b/object").await.unwrap();
+                upload.part(0, vec![Bytes::from_static(b"con"), Bytes::from_static(b"tent")]).await.unwrap();
                 upload.finish().await.unwrap();
             }
             "delete" => storage.delete("a/b/object").await.unwrap(),

@@ -5,12 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use clap::error::ErrorKind;
 use rustix::fs::Mode;
 use walarchive_core::archive::{Archive, Catalog, Place, SystemId};
 use walarchive_core::config::{Flags, Settings};
+use walarchive_core::patience::Patience;
 use walarchive_core::postgres::datadir;
 use walarchive_core::progress::Progress;
 use walarchive_core::{Error, Kind, Result};
@@ -170,6 +172,14 @@ fn dispatch(command: Command, context: Context) -> Result<u8> {
 }
 
 impl Context {
+    /// Patience for everything that a command does with the archive; its beginning is told.
+    pub(crate) fn patience(&self, budget: Duration) -> Patience {
+        let output = self.output;
+        Patience::altogether(budget).noticed_by(move |error, left| {
+            output.info(&format!("{}; trying again for up to {} s", error.story(), left.as_secs()));
+        })
+    }
+
     /// The cluster's part of the archive. The system identifier is the one that is set, or that of the data directory that
     /// is set, or the only one under the cluster's name.
     pub(crate) async fn catalog(&self, archive: &Archive) -> Result<Catalog> {

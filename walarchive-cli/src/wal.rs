@@ -6,12 +6,11 @@ use std::time::Duration;
 use serde_json::json;
 use walarchive_core::archive::SystemId;
 use walarchive_core::ops::push::{Push, Pushed};
-use walarchive_core::ops::retry;
 use walarchive_core::ops::wal_list::{self, WalList};
 use walarchive_core::postgres::datadir;
 use walarchive_core::source::{FileSource, ReadySource, WalFile, WalSource};
 use walarchive_core::wal::WalName;
-use walarchive_core::{Error, Kind, Result};
+use walarchive_core::{Kind, Result};
 
 use crate::args::{FetchArgs, PushArgs};
 use crate::exit::Caller;
@@ -58,20 +57,11 @@ async fn push_one(context: &Context, file: &WalFile) -> Result<Pushed> {
         (None, None) => None,
     };
     let (cluster, codec) = (settings.cluster()?, settings.wal_codec()?);
-    retry::within(
-        budget,
-        |error| trying_again(context, budget, error),
-        || async {
-            let archive = settings.archive().await?;
-            Push { archive, cluster: cluster.clone(), codec: codec.clone(), system: expected }.run(file).await
-        },
-    )
-    .await
-}
-
-fn trying_again(context: &Context, budget: Duration, error: &Error) {
-    let seconds = budget.as_secs();
-    context.output.info(&format!("{}; trying again for up to {seconds} s", error.story()));
+    let attempt = || async {
+        let archive = settings.archive().await?;
+        Push { archive, cluster: cluster.clone(), codec: codec.clone(), system: expected }.run(file).await
+    };
+    context.patience(budget).run(attempt).await
 }
 
 /// `wal fetch`
@@ -79,21 +69,17 @@ pub(crate) async fn fetch(context: Context, caller: Caller, args: FetchArgs) -> 
     let in_recovery =
         matches!(caller, Caller::Recovery { standby: true }) || Path::new("recovery.signal").exists();
     let budget = context.settings.retry_budget(if in_recovery { IN_RECOVERY } else { OTHERWISE })?;
-    let len = retry::within(
-        budget,
-        |error| trying_again(&context, budget, error),
-        || async {
-            let archive = context.settings.archive().await?;
-            // restore_command runs in the data directory.
-            let here = datadir::system_id_of(Path::new("."))?.map(SystemId);
-            let catalog = match (context.settings.system_id()?, here) {
-                (None, Some(system)) => context.catalog_of(&archive, Some(system)).await?,
-                _ => context.catalog(&archive).await?,
-            };
-            walarchive_core::ops::fetch::fetch(&catalog, &args.name, &args.dest).await
-        },
-    )
-    .await?;
+    let attempt = || async {
+        let archive = context.settings.archive().await?;
+        // restore_command runs in the data directory.
+        let here = datadir::system_id_of(Path::new("."))?.map(SystemId);
+        let catalog = match (context.settings.system_id()?, here) {
+            (None, Some(system)) => context.catalog_of(&archive, Some(system)).await?,
+            _ => context.catalog(&archive).await?,
+        };
+        walarchive_core::ops::fetch::fetch(&catalog, &args.name, &args.dest).await
+    };
+    let len = context.patience(budget).run(attempt).await?;
     let document = json!({ "name": args.name.to_string(), "dest": args.dest, "data_bytes": len });
     context.output.result(&document, String::new)?;
     Ok(0)

@@ -5,6 +5,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 /// The result of everything here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -90,13 +91,21 @@ struct Inner {
     message: String,
     object: Option<String>,
     hint: Option<String>,
+    retry_after: Option<Duration>,
     source: Option<Source>,
 }
 
 impl Error {
     /// A new error; `message` says what was attempted and what was found.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error(Box::new(Inner { kind, message: message.into(), object: None, hint: None, source: None }))
+        Error(Box::new(Inner {
+            kind,
+            message: message.into(),
+            object: None,
+            hint: None,
+            retry_after: None,
+            source: None,
+        }))
     }
 
     /// Names the object (archive key, file, server) that the error is about.
@@ -110,6 +119,13 @@ impl Error {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Says how long the store wants to be left alone.
+    #[must_use]
+    pub fn wait(mut self, pause: Duration) -> Self {
+        self.0.retry_after = Some(pause);
         self
     }
 
@@ -155,6 +171,11 @@ impl Error {
     /// The object that the error is about, when one is known.
     pub fn object(&self) -> Option<&str> {
         self.0.object.as_deref()
+    }
+
+    /// How long the store wants to be left alone, if it said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     /// The whole story in one line: message, object, causes, and what to do.

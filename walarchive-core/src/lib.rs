@@ -13,6 +13,7 @@ pub mod crossing;
 pub mod error;
 mod files;
 pub mod ops;
+pub mod patience;
 pub mod pipeline;
 pub mod postgres;
 pub mod progress;

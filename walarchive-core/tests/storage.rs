@@ -142,7 +142,7 @@ async fn absent_objects_are_absent(storage: &dyn Storage) {
 }
 
 async fn uploads_show_when_finished(storage: &dyn Storage) {
-    let mut upload = storage.upload("u/finished").await.unwrap();
+    let upload = storage.upload("u/finished").await.unwrap();
     let pieces = [vec![1; 5 << 20], (0..5 << 20).map(|at| (at >> 8) as u8).collect(), vec![3; 17]];
     for (nth, piece) in pieces.iter().enumerate() {
         // One part, thousands, and parts of which some are empty: only their order counts.
@@ -151,7 +151,7 @@ async fn uploads_show_when_finished(storage: &dyn Storage) {
             1 => piece.chunks(1000).map(Bytes::copy_from_slice).collect(),
             _ => vec![Bytes::new(), Bytes::copy_from_slice(piece), Bytes::new()],
         };
-        upload.write(parts).await.unwrap();
+        upload.part(nth, parts).await.unwrap();
         assert_eq!(kind(storage.get("u/finished", None).await), Kind::Absent);
         assert_eq!(keys(storage, "u").await, [""; 0]);
         assert!(!dirs(storage, "").await.contains("u"));
@@ -160,11 +160,11 @@ async fn uploads_show_when_finished(storage: &dyn Storage) {
     assert!(content(storage, "u/finished").await == pieces.concat());
     storage.upload("u/empty").await.unwrap().finish().await.unwrap();
     assert_eq!(content(storage, "u/empty").await, b"");
-    let mut aborted = storage.upload("u/aborted").await.unwrap();
-    aborted.write(one("piece")).await.unwrap();
+    let aborted = storage.upload("u/aborted").await.unwrap();
+    aborted.part(0, one("piece")).await.unwrap();
     aborted.abort().await.unwrap();
-    let mut dropped = storage.upload("u/dropped").await.unwrap();
-    dropped.write(one("piece")).await.unwrap();
+    let dropped = storage.upload("u/dropped").await.unwrap();
+    dropped.part(0, one("piece")).await.unwrap();
     drop(dropped);
     assert_eq!(keys(storage, "u").await, ["u/empty", "u/finished"]);
     assert_eq!(storage.create("u/finished", one("z")).await.unwrap(), Created::Exists);
@@ -282,8 +282,8 @@ fn a_root_that_vanished_is_unreachable_and_stays_away() {
         let (root, away) = (scratch.path().join("root"), scratch.path().join("away"));
         let storage = LocalStorage::create_root(&root).unwrap();
         storage.create("a/object", one("content")).await.unwrap();
-        let mut upload = storage.upload("a/upload").await.unwrap();
-        upload.write(one("piece")).await.unwrap();
+        let upload = storage.upload("a/upload").await.unwrap();
+        upload.part(0, one("piece")).await.unwrap();
         fs::rename(&root, &away).unwrap();
         assert_all(every_operation(&storage).await, Kind::Unreachable);
         assert_eq!(kind(upload.finish().await), Kind::Unreachable);
@@ -485,10 +485,10 @@ fn a_full_disk_is_local_and_stores_nothing() {
                 story.contains("nothing was stored") && story.contains(root.to_str().unwrap()),
                 "{story}"
             );
-            let mut upload = storage.upload("a/upload").await.unwrap();
+            let upload = storage.upload("a/upload").await.unwrap();
             let mut failed = false;
-            for _ in 0..8 {
-                failed |= upload.write(one(vec![1; 64 << 10])).await.is_err();
+            for number in 0..8 {
+                failed |= upload.part(number, one(vec![1; 64 << 10])).await.is_err();
             }
             assert!(failed);
             upload.abort().await.unwrap();

@@ -6,5 +6,4 @@ pub mod fetch;
 pub mod pin;
 pub mod push;
 pub mod restore;
-pub mod retry;
 pub mod wal_list;

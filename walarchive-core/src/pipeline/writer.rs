@@ -3,33 +3,31 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::cipher::Seal;
 use crate::crossing::Bridge;
-use crate::error::{Error, Result};
-use crate::storage::Storage;
-
-/// Bytes of one part of an upload. Every part but the last has this length (cloud stores want equal parts of
-/// at least 5 MiB, at most 10,000 of them).
-pub const PART_SIZE: usize = 8 << 20;
+use crate::error::{Error, Kind, Result};
+use crate::storage::{Created, Parts, Storage, Upload};
 
 enum Message {
-    Part(Vec<Bytes>),
+    Part(Vec<Bytes>, OwnedSemaphorePermit),
     End(Vec<Bytes>),
 }
 
-/// Seals content as it comes and sends it on, one part being stored while the next is made. Dropped without
-/// [`finish`](ObjectWriter::finish), it leaves no object.
+/// Seals content as it comes and sends it on, parts being stored while the next is made. Dropped without
+/// [`finish`](ObjectWriter::finish), it leaves no object. What fits into one part is stored by one request.
 ///
-/// Memory: three parts.
+/// Memory: the part that is being made, and the parts on their way that the store's [`Parts`] allow to all of its
+/// writers together.
 pub struct ObjectWriter {
     seal: Box<dyn Seal>,
     pieces: Vec<Bytes>,
     held: usize,
     stored: u64,
-    parts: mpsc::Sender<Message>,
+    parts: Parts,
+    messages: mpsc::Sender<Message>,
     upload: JoinHandle<Result<()>>,
     bridge: Bridge,
 }
@@ -43,14 +41,16 @@ impl ObjectWriter {
         seal: Box<dyn Seal>,
         bridge: &Bridge,
     ) -> ObjectWriter {
-        let (parts, receiver) = mpsc::channel(1);
+        let (messages, receiver) = mpsc::channel(1);
+        let parts = storage.parts();
         ObjectWriter {
             seal,
             held: head.len(),
             stored: 0,
             pieces: vec![head],
+            messages,
+            upload: bridge.spawn(store(storage, key, parts.most, receiver)),
             parts,
-            upload: bridge.spawn(store(storage, key, receiver)),
             bridge: bridge.clone(),
         }
     }
@@ -60,9 +60,9 @@ impl ObjectWriter {
         let before = self.pieces.len();
         self.seal.push(content, &mut self.pieces)?;
         self.held += self.pieces.iter().skip(before).map(Bytes::len).sum::<usize>();
-        while self.held >= PART_SIZE {
-            let part = self.take(PART_SIZE);
-            self.send(Message::Part(part))?;
+        while self.held >= self.parts.size {
+            let part = self.take(self.parts.size);
+            self.send(part)?;
         }
         Ok(())
     }
@@ -75,7 +75,7 @@ impl ObjectWriter {
         self.held += self.pieces.iter().skip(before).map(Bytes::len).sum::<usize>();
         let stored = self.stored + self.held as u64;
         let rest = self.pieces;
-        let sent = self.parts.blocking_send(Message::End(rest));
+        let sent = self.messages.blocking_send(Message::End(rest));
         let ended = flatten(self.bridge.wait(self.upload));
         ended?;
         sent.map_err(|_| Error::bug("an upload ended before its last part"))?;
@@ -105,8 +105,9 @@ impl ObjectWriter {
         part
     }
 
-    fn send(&mut self, message: Message) -> Result<()> {
-        if self.parts.blocking_send(message).is_ok() {
+    fn send(&mut self, part: Vec<Bytes>) -> Result<()> {
+        let permit = permit(&self.parts, &self.bridge)?;
+        if self.messages.blocking_send(Message::Part(part, permit)).is_ok() {
             return Ok(());
         }
         // The upload failed; its own error says why.
@@ -117,28 +118,96 @@ impl ObjectWriter {
     }
 }
 
+/// The right to have one more part on its way.
+fn permit(parts: &Parts, bridge: &Bridge) -> Result<OwnedSemaphorePermit> {
+    let permit = bridge.wait(parts.budget.clone().acquire_owned());
+    permit.map_err(|error| Error::bug("the budget of parts is closed").because(error))
+}
+
 fn flatten(joined: Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
     joined.unwrap_or_else(|error| Err(Error::bug("an upload stopped unexpectedly").because(error)))
 }
 
-async fn store(storage: Arc<dyn Storage>, key: String, mut parts: mpsc::Receiver<Message>) -> Result<()> {
-    let mut upload = storage.upload(&key).await?;
-    loop {
-        match parts.recv().await {
-            Some(Message::Part(part)) => {
-                if let Err(error) = upload.write(part).await {
-                    let _ = upload.abort().await;
-                    return Err(error);
-                }
-            }
-            Some(Message::End(part)) => {
-                if let Err(error) = upload.write(part).await {
-                    let _ = upload.abort().await;
-                    return Err(error);
-                }
-                return upload.finish().await;
-            }
-            None => return upload.abort().await,
+/// Stores what comes: in one request what fits into one part, else in parts, several at once.
+async fn store(
+    storage: Arc<dyn Storage>,
+    key: String,
+    most: usize,
+    mut messages: mpsc::Receiver<Message>,
+) -> Result<()> {
+    let (first, permit) = match messages.recv().await {
+        Some(Message::Part(part, permit)) => (part, permit),
+        Some(Message::End(whole)) => return store_whole(storage.as_ref(), &key, whole).await,
+        None => return Ok(()),
+    };
+    let mut sending = Sending { upload: storage.upload(&key).await?.into(), tasks: JoinSet::new(), count: 0 };
+    let sent = sending.all(first, permit, messages, &key, most).await;
+    if matches!(sent, Ok(true)) {
+        return sending.upload.finish().await;
+    }
+    sending.tasks.shutdown().await;
+    let aborted = sending.upload.abort().await;
+    sent.and(aborted)
+}
+
+async fn store_whole(storage: &dyn Storage, key: &str, whole: Vec<Bytes>) -> Result<()> {
+    match storage.create(key, whole).await? {
+        Created::New => Ok(()),
+        Created::Exists => {
+            Err(Error::new(Kind::Conflict, "an object that was to be new is there already").on(key))
         }
+    }
+}
+
+/// The parts of an upload that are on their way.
+struct Sending {
+    upload: Arc<dyn Upload>,
+    tasks: JoinSet<Result<()>>,
+    count: usize,
+}
+
+impl Sending {
+    /// Stores all parts; `false` when the writer was dropped before its end.
+    async fn all(
+        &mut self,
+        first: Vec<Bytes>,
+        permit: OwnedSemaphorePermit,
+        mut messages: mpsc::Receiver<Message>,
+        key: &str,
+        most: usize,
+    ) -> Result<bool> {
+        self.start(first, Some(permit));
+        loop {
+            let message = messages.recv().await;
+            while let Some(done) = self.tasks.try_join_next() {
+                flatten(done)?;
+            }
+            if self.count >= most {
+                let message = format!("the object would need more than {most} parts");
+                return Err(Error::usage(message).on(key).hint("set larger parts with store.part_size"));
+            }
+            match message {
+                Some(Message::Part(part, permit)) => self.start(part, Some(permit)),
+                Some(Message::End(part)) => {
+                    self.start(part, None);
+                    break;
+                }
+                None => return Ok(false),
+            }
+        }
+        while let Some(done) = self.tasks.join_next().await {
+            flatten(done)?;
+        }
+        Ok(true)
+    }
+
+    fn start(&mut self, part: Vec<Bytes>, permit: Option<OwnedSemaphorePermit>) {
+        let (upload, number) = (self.upload.clone(), self.count);
+        self.count += 1;
+        self.tasks.spawn(async move {
+            let sent = upload.part(number, part).await;
+            drop(permit);
+            sent
+        });
     }
 }

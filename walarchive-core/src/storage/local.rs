@@ -226,20 +226,18 @@ struct LocalUpload {
 
 #[async_trait]
 impl Upload for LocalUpload {
-    async fn write(&mut self, piece: Vec<Bytes>) -> Result<()> {
-        self.upload.write(piece).await.map_err(|error| at(&self.root, error))
+    async fn part(&self, number: usize, pieces: Vec<Bytes>) -> Result<()> {
+        self.upload.part(number, pieces).await.map_err(|error| at(&self.root, error))
     }
 
-    async fn finish(self: Box<Self>) -> Result<()> {
-        let LocalUpload { upload, root } = *self;
-        let finished = upload.finish().await;
-        let check = root.clone();
-        blocking(move || check.check()).await?;
-        finished.map_err(|error| at(&root, written(error)))
+    async fn finish(&self) -> Result<()> {
+        let finished = self.upload.finish().await;
+        let root = self.root.clone();
+        blocking(move || root.check()).await?;
+        finished.map_err(|error| at(&self.root, written(error)))
     }
 
-    async fn abort(self: Box<Self>) -> Result<()> {
-        let LocalUpload { upload, root } = *self;
-        upload.abort().await.map_err(|error| at(&root, error))
+    async fn abort(&self) -> Result<()> {
+        self.upload.abort().await.map_err(|error| at(&self.root, error))
     }
 }

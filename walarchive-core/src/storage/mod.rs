@@ -10,16 +10,19 @@ mod walk;
 
 use std::fmt::Debug;
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt};
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
 
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
 pub use url::{create_url, open_url};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What a [`Storage::create`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +70,7 @@ pub trait Storage: Send + Sync + Debug {
     /// Stores `payload` (its parts in order) under `key`, if there is no such object.
     async fn create(&self, key: &str, payload: Vec<Bytes>) -> Result<Created>;
 
-    /// Starts a large object, given piece by piece. `key` must be fresh (contain a new id): the last of two
+    /// Starts a large object, given part by part. `key` must be fresh (contain a new id): the last of two
     /// uploads of one key would win.
     async fn upload(&self, key: &str) -> Result<Box<dyn Upload>>;
 
@@ -86,17 +89,73 @@ pub trait Storage: Send + Sync + Debug {
 
     /// Removes an object; removing one that is not there is success.
     async fn delete(&self, key: &str) -> Result<()>;
+
+    /// How large objects are cut into parts here, and how much of them may be in memory.
+    fn parts(&self) -> Parts {
+        Parts::default()
+    }
+
+    /// Uploads that were begun and not ended, of dead writers and of living ones, unordered. None where the
+    /// store cannot keep such a thing, or removes it by itself.
+    fn unfinished(&self) -> BoxStream<'static, Result<Unfinished>> {
+        stream::empty().boxed()
+    }
+
+    /// Removes what an upload left; one that is not there any more is success.
+    async fn discard(&self, unfinished: &Unfinished) -> Result<()> {
+        Err(Error::bug(format!("this store knows no unfinished uploads, as of {}", unfinished.key)))
+    }
 }
 
 /// A large object under way. Dropped without [`finish`](Upload::finish), it leaves no visible object.
 #[async_trait]
-pub trait Upload: Send {
-    /// Appends a piece, given as parts in order. All pieces but the last have the same length, at least 5 MiB on cloud stores.
-    async fn write(&mut self, piece: Vec<Bytes>) -> Result<()>;
+pub trait Upload: Send + Sync {
+    /// Stores part `number`, counted from 0, given as pieces in order. All parts but the last have the length that
+    /// [`Storage::parts`] says. Parts may be stored at once and in any order, and one that failed may be given again.
+    async fn part(&self, number: usize, pieces: Vec<Bytes>) -> Result<()>;
 
-    /// Makes the object visible and durable.
-    async fn finish(self: Box<Self>) -> Result<()>;
+    /// Makes the object of all parts visible and durable. May be called again when it failed.
+    async fn finish(&self) -> Result<()>;
 
     /// Gives up and removes what was sent.
-    async fn abort(self: Box<Self>) -> Result<()>;
+    async fn abort(&self) -> Result<()>;
+}
+
+/// How large objects are cut.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// Bytes of each part but the last.
+    pub size: usize,
+    /// How many parts an object may have.
+    pub most: usize,
+    /// A permit is held for each part that is on its way, whatever upload it belongs to. So memory is bounded by the
+    /// permits, and the part that each writer is making.
+    pub budget: Arc<Semaphore>,
+}
+
+impl Parts {
+    /// Parts of `size` bytes, at most `most` for an object. Of what fits into `memory` bytes, three are left for
+    /// the writers of two packs and a manifest, the others may be on their way; one always may.
+    pub fn new(size: usize, most: usize, memory: usize) -> Parts {
+        let on_their_way = (memory / size.max(1)).saturating_sub(3).max(1);
+        Parts { size, most, budget: Arc::new(Semaphore::new(on_their_way)) }
+    }
+}
+
+impl Default for Parts {
+    /// 8 MiB, 10,000 parts, 64 MiB of memory.
+    fn default() -> Self {
+        Parts::new(8 << 20, 10_000, 64 << 20)
+    }
+}
+
+/// An upload that was begun and not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The key that the object was to have.
+    pub key: String,
+    /// The store's own name of the upload.
+    pub id: String,
+    /// When it began, or was written to last, by the store's clock.
+    pub since: Timestamp,
 }

@@ -1,5 +1,6 @@
 //! The contract of [`Storage`] over any [`ObjectStore`].
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::io;
 use std::ops::Range;
@@ -12,6 +13,7 @@ use object_store::{
     Error as StoreError, GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode,
     PutOptions, PutPayload, path::Path,
 };
+use tokio::sync::Mutex;
 
 use super::{Created, Entry, Part, Storage, Upload, key};
 use crate::error::{Error, Kind, Result};
@@ -52,7 +54,8 @@ impl Storage for Objects {
     async fn upload(&self, key: &str) -> Result<Box<dyn Upload>> {
         let upload = self.store.put_multipart(&key::object(key)?).await;
         let upload = upload.map_err(|source| failed("starting the upload of", key, source))?;
-        Ok(Box::new(ObjectUpload { key: key.to_owned(), upload }))
+        let turn = Mutex::new(Turn { upload, next: 0, early: BTreeMap::new() });
+        Ok(Box::new(ObjectUpload { key: key.to_owned(), turn }))
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Part> {
@@ -114,26 +117,45 @@ impl Storage for Objects {
     }
 }
 
-/// An upload in parts that go out one after the other.
+/// An upload whose parts go out one after the other: one that comes too early waits here for its turn.
 struct ObjectUpload {
     key: String,
+    turn: Mutex<Turn>,
+}
+
+struct Turn {
     upload: Box<dyn MultipartUpload>,
+    next: usize,
+    early: BTreeMap<usize, Vec<Bytes>>,
 }
 
 #[async_trait]
 impl Upload for ObjectUpload {
-    async fn write(&mut self, piece: Vec<Bytes>) -> Result<()> {
-        let sent = self.upload.put_part(PutPayload::from_iter(piece)).await;
-        sent.map_err(|source| failed("uploading", &self.key, source))
+    async fn part(&self, number: usize, pieces: Vec<Bytes>) -> Result<()> {
+        let mut turn = self.turn.lock().await;
+        turn.early.insert(number, pieces);
+        loop {
+            let next = turn.next;
+            let Some(pieces) = turn.early.remove(&next) else { return Ok(()) };
+            let sent = turn.upload.put_part(PutPayload::from_iter(pieces)).await;
+            sent.map_err(|source| failed("uploading", &self.key, source))?;
+            turn.next += 1;
+        }
     }
 
-    async fn finish(mut self: Box<Self>) -> Result<()> {
-        let done = self.upload.complete().await;
+    async fn finish(&self) -> Result<()> {
+        let mut turn = self.turn.lock().await;
+        if let Some(number) = turn.early.keys().next() {
+            let message =
+                format!("finishing the upload of {}: a part before number {number} is missing", self.key);
+            return Err(Error::bug(message).on(&self.key));
+        }
+        let done = turn.upload.complete().await;
         done.map(drop).map_err(|source| failed("finishing the upload of", &self.key, source))
     }
 
-    async fn abort(mut self: Box<Self>) -> Result<()> {
-        let done = self.upload.abort().await;
+    async fn abort(&self) -> Result<()> {
+        let done = self.turn.lock().await.upload.abort().await;
         done.map_err(|source| failed("giving up the upload of", &self.key, source))
     }
 }
