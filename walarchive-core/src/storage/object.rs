@@ -93,7 +93,8 @@ impl Storage for Objects {
     async fn upload(&self, key: &str) -> Result<Box<dyn Upload>> {
         let upload = self.store.put_multipart(&self.root.object(key)?).await;
         let upload = upload.map_err(|source| failed("starting the upload of", key, source))?;
-        let turn = Mutex::new(Turn { upload, next: 0, early: BTreeMap::new() });
+        let turn = Turn { upload: Some(upload), finished: false, next: 0, early: BTreeMap::new() };
+        let turn = Mutex::new(turn);
         Ok(Box::new(ObjectUpload { key: key.to_owned(), turn }))
     }
 
@@ -165,20 +166,32 @@ struct ObjectUpload {
 }
 
 struct Turn {
-    upload: Box<dyn MultipartUpload>,
+    /// Gone once it has ended: it holds files open.
+    upload: Option<Box<dyn MultipartUpload>>,
+    finished: bool,
     next: usize,
     early: BTreeMap<usize, Vec<Bytes>>,
+}
+
+impl Turn {
+    fn upload(&mut self, key: &str) -> Result<&mut Box<dyn MultipartUpload>> {
+        let ended = || Error::bug(format!("the upload of {key} has ended already")).on(key);
+        self.upload.as_mut().ok_or_else(ended)
+    }
 }
 
 #[async_trait]
 impl Upload for ObjectUpload {
     async fn part(&self, number: usize, pieces: Vec<Bytes>) -> Result<()> {
         let mut turn = self.turn.lock().await;
+        if number < turn.next {
+            return Ok(());
+        }
         turn.early.insert(number, pieces);
         loop {
             let next = turn.next;
             let Some(pieces) = turn.early.remove(&next) else { return Ok(()) };
-            let sent = turn.upload.put_part(PutPayload::from_iter(pieces)).await;
+            let sent = turn.upload(&self.key)?.put_part(PutPayload::from_iter(pieces)).await;
             sent.map_err(|source| failed("uploading", &self.key, source))?;
             turn.next += 1;
         }
@@ -186,18 +199,24 @@ impl Upload for ObjectUpload {
 
     async fn finish(&self) -> Result<()> {
         let mut turn = self.turn.lock().await;
+        if turn.finished {
+            return Ok(());
+        }
         if let Some(number) = turn.early.keys().next() {
             let message =
                 format!("finishing the upload of {}: a part before number {number} is missing", self.key);
             return Err(Error::bug(message).on(&self.key));
         }
-        let done = turn.upload.complete().await;
-        done.map(drop).map_err(|source| failed("finishing the upload of", &self.key, source))
+        let done = turn.upload(&self.key)?.complete().await;
+        done.map_err(|source| failed("finishing the upload of", &self.key, source))?;
+        turn.finished = true;
+        turn.upload = None;
+        Ok(())
     }
 
     async fn abort(&self) -> Result<()> {
-        let done = self.turn.lock().await.upload.abort().await;
-        done.map_err(|source| failed("giving up the upload of", &self.key, source))
+        let Some(mut upload) = self.turn.lock().await.upload.take() else { return Ok(()) };
+        upload.abort().await.map_err(|source| failed("giving up the upload of", &self.key, source))
     }
 }
 
