@@ -175,7 +175,8 @@ struct Turn {
 
 impl Turn {
     fn upload(&mut self, key: &str) -> Result<&mut Box<dyn MultipartUpload>> {
-        let ended = || Error::bug(format!("the upload of {key} has ended already")).on(key);
+        // A part that failed cannot be given again: this kind of upload puts parts one behind the other.
+        let ended = || Error::new(Kind::Local, format!("the upload of {key} failed or ended before")).on(key);
         self.upload.as_mut().ok_or_else(ended)
     }
 }
@@ -192,7 +193,10 @@ impl Upload for ObjectUpload {
             let next = turn.next;
             let Some(pieces) = turn.early.remove(&next) else { return Ok(()) };
             let sent = turn.upload(&self.key)?.put_part(PutPayload::from_iter(pieces)).await;
-            sent.map_err(|source| failed("uploading", &self.key, source))?;
+            if let Err(source) = sent {
+                turn.upload = None;
+                return Err(failed("uploading", &self.key, source));
+            }
             turn.next += 1;
         }
     }
