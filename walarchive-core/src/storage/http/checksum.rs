@@ -13,15 +13,15 @@ use super::trouble::find;
 /// The store has stored something else than was sent: the object is to be removed, and sent again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the store has stored something else than was sent: {algorithm} {stored}, sent was {sent}")]
-pub(in super::super) struct WrongChecksum {
+pub(super) struct WrongChecksum {
     algorithm: String,
     sent: String,
     stored: String,
 }
 
-/// The [`WrongChecksum`] among the causes of an error.
-pub(in super::super) fn wrong_checksum<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a WrongChecksum> {
-    find(error)
+/// Whether a [`WrongChecksum`] is among the causes of an error.
+pub(in super::super) fn wrong_checksum(error: &(dyn StdError + 'static)) -> bool {
+    find::<WrongChecksum>(error).is_some()
 }
 
 /// Compares `sent` with each checksum that the answer to a successful PUT holds and whose meaning is known.

@@ -22,8 +22,8 @@ use object_store::ClientOptions;
 use object_store::client::{ClientConfigKey, HttpClient, HttpConnector};
 
 pub(super) use checksum::wrong_checksum;
-pub(super) use refusal::{Refusal, refused};
-pub(super) use trouble::{Trouble, network_story, trouble};
+pub(super) use refusal::refused;
+pub(super) use trouble::{Trouble, trouble};
 
 use crate::error::Result;
 use client::Clients;

@@ -9,12 +9,13 @@ use std::time::Duration;
 use object_store::client::HttpError;
 
 use super::body::Late;
+use super::checksum::WrongChecksum;
+use super::refused;
 use super::service::{Own, PlainHttp};
-use super::{refused, wrong_checksum};
 use crate::error::{Error, Kind};
 
 /// What became of a request, without secrets: the place of an error of object_store, whose text may hold those of a URL.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(in super::super) struct Trouble {
     /// What callers can do about it.
     pub kind: Kind,
@@ -24,14 +25,19 @@ pub(in super::super) struct Trouble {
     pub hint: Option<String>,
     /// How long the store wants to be left alone.
     pub wait: Option<Duration>,
+    /// What is found again by `refused` and `wrong_checksum`.
+    cause: Option<Cause>,
 }
+
+type Cause = Box<dyn StdError + Send + Sync>;
 
 impl Trouble {
     /// The error of `attempt`, such as `storing wal/x`.
     pub(in super::super) fn error(self, attempt: impl Display) -> Error {
         let error = Error::new(self.kind, format!("{attempt}: {}", self.what));
         let error = self.hint.into_iter().fold(error, Error::hint);
-        self.wait.into_iter().fold(error, Error::wait)
+        let error = self.wait.into_iter().fold(error, Error::wait);
+        self.cause.into_iter().fold(error, Error::because)
     }
 }
 
@@ -40,19 +46,32 @@ impl Trouble {
 pub(in super::super) fn trouble(error: &(dyn StdError + 'static)) -> Option<Trouble> {
     if let Some(refusal) = refused(error) {
         let (kind, what) = (refusal.kind(), refusal.to_string());
-        return Some(Trouble { kind, what, hint: refusal.hint(), wait: refusal.retry_after });
+        return Some(Trouble {
+            kind,
+            what,
+            hint: refusal.hint(),
+            wait: refusal.retry_after,
+            cause: Some(Box::new(refusal.clone())),
+        });
     }
-    if let Some(wrong) = wrong_checksum(error) {
-        return Some(Trouble { kind: Kind::Unreachable, what: wrong.to_string(), hint: None, wait: None });
+    if let Some(wrong) = find::<WrongChecksum>(error) {
+        let cause: Option<Cause> = Some(Box::new(wrong.clone()));
+        return Some(Trouble {
+            kind: Kind::Unreachable,
+            what: wrong.to_string(),
+            hint: None,
+            wait: None,
+            cause,
+        });
     }
     network_story(error)
 }
 
 /// What came up before the store could answer.
-pub(in super::super) fn network_story(error: &(dyn StdError + 'static)) -> Option<Trouble> {
+fn network_story(error: &(dyn StdError + 'static)) -> Option<Trouble> {
     let http: &HttpError = find(error)?;
     let because = |kind, what: String, hint: Option<&str>| {
-        Some(Trouble { kind, what, hint: hint.map(str::to_owned), wait: None })
+        Some(Trouble { kind, what, hint: hint.map(str::to_owned), wait: None, cause: None })
     };
     if let Some(late) = find::<Late>(http) {
         return because(Kind::Unreachable, late.to_string(), None);

@@ -117,7 +117,7 @@ fn slow_is_not_stalled() {
     let begin = Instant::now();
     // One large piece, and many small ones.
     let limits = super::HttpOptions { stall_timeout: Duration::from_millis(500), ..options() };
-    let payload = PutPayload::from_iter([vec![1; 16 << 20], vec![], vec![2; 3]]);
+    let payload = PutPayload::from_iter([vec![1; 16 << 20], vec![], vec![2; 3]].map(bytes::Bytes::from));
     let (status, body) = run(ask(limits, Method::PUT, &url(&address), payload)).unwrap();
     assert_eq!((status.as_u16(), body.len()), (200, 12));
     assert!(begin.elapsed() > Duration::from_millis(1200), "{:?}", begin.elapsed());
@@ -144,7 +144,9 @@ fn the_length_is_sent_and_the_bytes_arrive() {
         let sum: u64 = body.iter().map(|&byte| u64::from(byte)).sum();
         stream.write_all(answer("200 OK", "", &format!("{} {sum}", body.len())).as_bytes()).unwrap();
     });
-    let payload = PutPayload::from_iter([vec![1; 40_000], vec![], vec![2; 3], vec![3; 16 << 10]]);
+    let payload = PutPayload::from_iter(
+        [vec![1; 40_000], vec![], vec![2; 3], vec![3; 16 << 10]].map(bytes::Bytes::from),
+    );
     let (_, body) = run(ask(options(), Method::PUT, &url(&address), payload)).unwrap();
     assert_eq!(body, format!("{} {}", 40_003 + (16 << 10), 40_006 + 3 * (16 << 10)));
 }
