@@ -226,6 +226,9 @@ impl Upload for ObjectUpload {
 
 /// What a store's error means for the object `key`.
 pub(super) fn failed(attempt: &str, key: &str, source: StoreError) -> Error {
+    if let Some(own) = own_cause(&source) {
+        return Error::new(own.kind(), format!("{attempt} {}", name(key))).on(name(key)).because(source);
+    }
     let kind = match &source {
         StoreError::NotFound { .. } => Kind::Absent,
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => Kind::Denied,
@@ -268,6 +271,18 @@ fn explained(attempt: &str, key: &str, cause: io::ErrorKind) -> Error {
 
 fn name(key: &str) -> &str {
     if key.is_empty() { "the archive" } else { key }
+}
+
+/// The error of our own that a client was given, when it asked for credentials.
+fn own_cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(own) = error.downcast_ref::<Error>() {
+            return Some(own);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// The error of the operating system under a store's error.
