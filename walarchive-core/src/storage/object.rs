@@ -175,7 +175,8 @@ struct Turn {
 
 impl Turn {
     fn upload(&mut self, key: &str) -> Result<&mut Box<dyn MultipartUpload>> {
-        let ended = || Error::bug(format!("the upload of {key} has ended already")).on(key);
+        // A part that failed cannot be given again: this kind of upload puts parts one behind the other.
+        let ended = || Error::new(Kind::Local, format!("the upload of {key} failed or ended before")).on(key);
         self.upload.as_mut().ok_or_else(ended)
     }
 }
@@ -192,7 +193,10 @@ impl Upload for ObjectUpload {
             let next = turn.next;
             let Some(pieces) = turn.early.remove(&next) else { return Ok(()) };
             let sent = turn.upload(&self.key)?.put_part(PutPayload::from_iter(pieces)).await;
-            sent.map_err(|source| failed("uploading", &self.key, source))?;
+            if let Err(source) = sent {
+                turn.upload = None;
+                return Err(failed("uploading", &self.key, source));
+            }
             turn.next += 1;
         }
     }
@@ -224,6 +228,9 @@ impl Upload for ObjectUpload {
 pub(super) fn failed(attempt: &str, key: &str, source: StoreError) -> Error {
     if let Some(trouble) = http::trouble(&source) {
         return trouble.error(format!("{attempt} {}", name(key))).on(name(key));
+    }
+    if let Some(own) = own_cause(&source) {
+        return Error::new(own.kind(), format!("{attempt} {}", name(key))).on(name(key)).because(source);
     }
     let kind = match &source {
         StoreError::NotFound { .. } => Kind::Absent,
@@ -267,6 +274,18 @@ fn explained(attempt: &str, key: &str, cause: io::ErrorKind) -> Error {
 
 fn name(key: &str) -> &str {
     if key.is_empty() { "the archive" } else { key }
+}
+
+/// The error of our own that a client was given, when it asked for credentials.
+fn own_cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(own) = error.downcast_ref::<Error>() {
+            return Some(own);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// The error of the operating system under a store's error.

@@ -23,7 +23,7 @@ use object_store::client::{ClientConfigKey, HttpClient, HttpConnector};
 
 pub(super) use checksum::wrong_checksum;
 pub(super) use refusal::refused;
-pub(super) use trouble::{Trouble, trouble};
+pub(super) use trouble::trouble;
 
 use crate::error::Result;
 use client::Clients;
@@ -42,8 +42,9 @@ pub(super) struct HttpOptions {
     pub allow_http: bool,
     /// How long name lookup, TCP and TLS may take together.
     pub connect_timeout: Duration,
-    /// How long a store may take from the last byte of a request to the head of its answer. A request without a body
-    /// has this time and that for connecting.
+    /// How long a store may take from the last byte of a request to the head of its answer. A byte counts as sent when
+    /// this machine's network has taken it, so a slow network's buffers empty within this time. A request without a
+    /// body has this time and that for connecting.
     pub first_byte_timeout: Duration,
     /// How long no byte may move while a request's or an answer's body is on its way. There is no limit for a whole
     /// body.
@@ -83,6 +84,7 @@ impl Connector {
     }
 
     /// A client for requests of our own.
+    #[allow(dead_code, reason = "for signed requests that object_store does not know")]
     pub(super) fn client(&self) -> HttpClient {
         let options = self.clients.options();
         HttpClient::new(Service::new(self.clients.clone(), options.allow_http, options.connect_timeout))

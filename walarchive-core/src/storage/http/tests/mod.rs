@@ -15,7 +15,8 @@ use bytes::Bytes;
 use http::Method;
 use object_store::client::{HttpError, HttpRequest, HttpRequestBody};
 
-use super::{Connector, HttpOptions, Trouble, trouble};
+use super::trouble::{Trouble, trouble};
+use super::{Connector, HttpOptions};
 
 /// Runs a test on a runtime of its own.
 pub(super) fn run<T>(test: impl Future<Output = T>) -> T {
@@ -23,15 +24,25 @@ pub(super) fn run<T>(test: impl Future<Output = T>) -> T {
     runtime.block_on(test)
 }
 
-/// Options with short timeouts: 500 ms for connecting, 300 ms for the first byte, 200 ms for stalls.
+/// Options with timeouts that a loaded machine keeps.
 pub(super) fn options() -> HttpOptions {
     HttpOptions {
         ca_file: None,
         proxy: None,
         allow_http: true,
+        connect_timeout: Duration::from_secs(10),
+        first_byte_timeout: Duration::from_secs(10),
+        stall_timeout: Duration::from_secs(10),
+    }
+}
+
+/// Options with short timeouts: 500 ms for connecting, 300 ms for the first byte, 200 ms for stalls.
+pub(super) fn hasty() -> HttpOptions {
+    HttpOptions {
         connect_timeout: Duration::from_millis(500),
         first_byte_timeout: Duration::from_millis(300),
         stall_timeout: Duration::from_millis(200),
+        ..options()
     }
 }
 

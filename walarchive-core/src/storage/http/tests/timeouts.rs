@@ -5,7 +5,7 @@ use http::Method;
 use object_store::PutPayload;
 use object_store::client::HttpErrorKind;
 
-use super::{answer, answers, ask, failed, get, head, length, options, request, run, serve};
+use super::{answer, answers, ask, failed, get, hasty, head, length, options, request, run, serve};
 use crate::error::Kind;
 
 fn forever() {
@@ -23,7 +23,7 @@ fn a_store_that_never_answers() {
         forever();
     });
     let begin = Instant::now();
-    let error = run(get(options(), &address)).unwrap_err();
+    let error = run(get(hasty(), &address)).unwrap_err();
     assert_eq!(error.kind(), HttpErrorKind::Timeout);
     let trouble = failed::<()>(Err(error));
     assert_eq!(trouble.kind, Kind::Unreachable);
@@ -39,7 +39,7 @@ fn a_store_that_takes_an_object_and_never_answers() {
         forever();
     });
     let begin = Instant::now();
-    let result = run(ask(options(), Method::PUT, &url(&address), vec![7; 100_000]));
+    let result = run(ask(hasty(), Method::PUT, &url(&address), vec![7; 100_000]));
     let trouble = failed(result);
     assert!(trouble.what.contains("no answer within 300ms"), "{}", trouble.what);
     assert!(begin.elapsed() >= Duration::from_millis(300), "{:?}", begin.elapsed());
@@ -53,7 +53,7 @@ fn a_store_that_does_not_take_what_is_sent() {
         drop(stream);
     });
     // More than what fits into the buffers of both sides.
-    let error = run(ask(options(), Method::PUT, &url(&address), vec![7; 64 << 20])).unwrap_err();
+    let error = run(ask(hasty(), Method::PUT, &url(&address), vec![7; 64 << 20])).unwrap_err();
     assert_eq!(error.kind(), HttpErrorKind::Timeout);
     let trouble = failed::<()>(Err(error));
     assert!(trouble.what.contains("no byte of the request was taken for 200ms"), "{}", trouble.what);
@@ -66,7 +66,7 @@ fn an_answer_that_stalls() {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").unwrap();
         forever();
     });
-    let error = run(get(options(), &address)).unwrap_err();
+    let error = run(get(hasty(), &address)).unwrap_err();
     assert_eq!(error.kind(), HttpErrorKind::Timeout);
     let trouble = failed::<()>(Err(error));
     assert!(trouble.what.contains("no byte of the answer came for 200ms"), "{}", trouble.what);
@@ -79,7 +79,7 @@ fn a_refusal_that_stalls_is_one_all_the_same() {
         stream.write_all(b"HTTP/1.1 503 Busy\r\ncontent-length: 100\r\n\r\nhalf").unwrap();
         forever();
     });
-    let trouble = failed(run(get(options(), &address)));
+    let trouble = failed(run(get(hasty(), &address)));
     assert_eq!((trouble.kind, trouble.what.as_str()), (Kind::Unreachable, "503 Service Unavailable"));
 }
 
@@ -106,32 +106,34 @@ fn slow_is_not_stalled() {
             let portion = left.min(buffer.len());
             stream.read_exact(&mut buffer[..portion]).unwrap();
             left -= portion;
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(100));
         }
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n").unwrap();
-        for _ in 0..12 {
-            std::thread::sleep(Duration::from_millis(50));
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 25\r\n\r\n").unwrap();
+        for _ in 0..25 {
+            std::thread::sleep(Duration::from_millis(100));
             stream.write_all(b"x").unwrap();
         }
     });
     let begin = Instant::now();
-    // One large piece, and many small ones.
-    let limits = super::HttpOptions { stall_timeout: Duration::from_millis(500), ..options() };
-    let payload = PutPayload::from_iter([vec![1; 16 << 20], vec![], vec![2; 3]].map(bytes::Bytes::from));
+    // Buffers of both sides hold several megabytes, which the store still has to take when all is sent.
+    let limit = Duration::from_secs(2);
+    let limits = super::HttpOptions { first_byte_timeout: limit, stall_timeout: limit, ..options() };
+    let payload = PutPayload::from_iter([vec![1; 32 << 20], vec![], vec![2; 3]].map(bytes::Bytes::from));
     let (status, body) = run(ask(limits, Method::PUT, &url(&address), payload)).unwrap();
-    assert_eq!((status.as_u16(), body.len()), (200, 12));
-    assert!(begin.elapsed() > Duration::from_millis(1200), "{:?}", begin.elapsed());
+    assert_eq!((status.as_u16(), body.len()), (200, 25));
+    assert!(begin.elapsed() > Duration::from_secs(5), "{:?}", begin.elapsed());
 }
 
 #[test]
 fn a_reader_who_takes_his_time_is_no_stall() {
     let address = answers(&answer("200 OK", "", &"x".repeat(4 << 20)));
     run(async {
-        let client = super::Connector::new(options()).unwrap().client();
+        let limits = super::HttpOptions { stall_timeout: Duration::from_secs(1), ..options() };
+        let client = super::Connector::new(limits).unwrap().client();
         let mut request = object_store::client::HttpRequest::new(Vec::new().into());
         *request.uri_mut() = url(&address).parse().unwrap();
         let answer = client.execute(request).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(600)).await;
+        tokio::time::sleep(Duration::from_millis(2500)).await;
         assert_eq!(answer.into_body().bytes().await.unwrap().len(), 4 << 20);
     });
 }
