@@ -92,7 +92,8 @@ pub trait Storage: Send + Sync + Debug {
     /// All objects whose key starts with `prefix` followed by `/` (all, when `prefix` is empty), unordered.
     fn list(&self, prefix: &str) -> BoxStream<'static, Result<Entry>>;
 
-    /// The names directly below `prefix` that have something below them, unordered.
+    /// The names directly below `prefix` that have something below them, unordered. Stores that keep directories of
+    /// their own may still name one from which the last object was removed.
     async fn list_dirs(&self, prefix: &str) -> Result<Vec<String>>;
 
     /// Removes an object; removing one that is not there is success.
