@@ -5,6 +5,7 @@ mod local;
 mod memory;
 mod object;
 mod root;
+mod sftp;
 mod url;
 mod walk;
 
@@ -20,6 +21,7 @@ use tokio::sync::Semaphore;
 
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
+pub use sftp::{SftpOptions, SftpStorage};
 pub use url::{create_url, open_url};
 
 use crate::error::{Error, Result};
