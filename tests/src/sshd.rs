@@ -45,8 +45,15 @@ impl Sshd {
         fs::copy(&installed, &program).expect("copy sshd");
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("set the mode of sshd");
         let port = free_port();
-        let mut sshd =
-            Sshd { scratch: scratch.clone(), dir, program, port, user: user_name(), running: None, starts: 0 };
+        let mut sshd = Sshd {
+            scratch: scratch.clone(),
+            dir,
+            program,
+            port,
+            user: user_name(),
+            running: None,
+            starts: 0,
+        };
         for key in ["host_key", "client_key", "other_key"] {
             sshd.make_key(&keygen, key);
         }
@@ -81,10 +88,13 @@ impl Sshd {
         // From 9.8 on, the server is several programs, and remembers who tried in vain.
         let programs = installed.parent().and_then(Path::parent).map(|usr| usr.join("lib/openssh"));
         for (setting, name) in [("SshdSessionPath", "sshd-session"), ("SshdAuthPath", "sshd-auth")] {
-            let Some(part) = programs.as_ref().map(|dir| dir.join(name)).filter(|part| part.is_file()) else { continue };
+            let Some(part) = programs.as_ref().map(|dir| dir.join(name)).filter(|part| part.is_file()) else {
+                continue;
+            };
             let copy = self.dir.join(name);
             fs::copy(part, &copy).expect("copy a part of sshd");
-            fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("set the mode of a part of sshd");
+            fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))
+                .expect("set the mode of a part of sshd");
             settings += &format!("{setting} {}\n", copy.display());
             if name == "sshd-session" {
                 settings += "PerSourcePenalties no\n";

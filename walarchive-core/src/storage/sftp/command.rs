@@ -36,7 +36,8 @@ pub(super) fn check(options: &SftpOptions) -> Result<()> {
     }
     for file in [&options.identity, &options.known_hosts].into_iter().flatten() {
         if !file.is_absolute() || file.to_str().is_none_or(|name| name.contains(['\0', '\n', '"'])) {
-            let message = format!("the file {} for ssh is not named by a plain absolute path", file.display());
+            let message =
+                format!("the file {} for ssh is not named by a plain absolute path", file.display());
             return Err(Error::usage(message));
         }
     }
@@ -98,13 +99,25 @@ fn seconds(time: Duration) -> u64 {
 /// What kind of trouble `ssh` complained of before it ended, and what to do about it.
 pub(super) fn verdict(said: &str) -> (Kind, &'static str) {
     let has = |text: &str| said.contains(text);
-    if has("IDENTIFICATION HAS CHANGED") || has("Host key verification failed") || has("host key is known for") {
-        (Kind::Denied, "the server's key is not the one in known_hosts: find out why, then put the right one there")
+    if has("IDENTIFICATION HAS CHANGED")
+        || has("Host key verification failed")
+        || has("host key is known for")
+    {
+        (
+            Kind::Denied,
+            "the server's key is not the one in known_hosts: find out why, then put the right one there",
+        )
     } else if has("Permission denied") || has("Too many authentication failures") {
-        (Kind::Denied, "the server accepts none of the keys that ssh has: try ssh with the same user and host")
+        (
+            Kind::Denied,
+            "the server accepts none of the keys that ssh has: try ssh with the same user and host",
+        )
     } else if has("subsystem request failed") {
         (Kind::Usage, "this user may not use SFTP there, or the server has none")
-    } else if has("Bad configuration option") || has("command-line line") || has("Bad owner or permissions on") {
+    } else if has("Bad configuration option")
+        || has("command-line line")
+        || has("Bad owner or permissions on")
+    {
         (Kind::Usage, "ssh did not accept its settings")
     } else {
         (Kind::Unreachable, "")
@@ -116,7 +129,11 @@ mod tests {
     use super::*;
 
     fn options() -> SftpOptions {
-        SftpOptions { user: Some("archive".into()), port: Some(2222), ..SftpOptions::new("store.example", "/srv/a") }
+        SftpOptions {
+            user: Some("archive".into()),
+            port: Some(2222),
+            ..SftpOptions::new("store.example", "/srv/a")
+        }
     }
 
     #[test]
@@ -126,7 +143,9 @@ mod tests {
         options.stall_timeout = Duration::from_millis(1500);
         let command = ssh(&options);
         let arguments: Vec<_> = command.get_args().map(|argument| argument.to_str().unwrap()).collect();
-        for wanted in ["-oBatchMode=yes", "-oStrictHostKeyChecking=yes", "-oServerAliveInterval=1", "-oPort=2222"] {
+        for wanted in
+            ["-oBatchMode=yes", "-oStrictHostKeyChecking=yes", "-oServerAliveInterval=1", "-oPort=2222"]
+        {
             assert!(arguments.contains(&wanted), "{arguments:?}");
         }
         assert!(arguments.contains(&"-oIdentityFile=\"/etc/wal archive/100%%/key\""), "{arguments:?}");

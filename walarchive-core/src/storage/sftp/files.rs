@@ -176,10 +176,11 @@ impl Open<'_> {
             *at += chunk.len() as u64;
             Some((begin, chunk))
         });
-        let written = chunks.map(|(at, chunk)| {
-            self.session.ask(self.session.sftp.write(self.handle.as_str(), at, chunk))
-        });
-        stream::iter(written.map(Ok)).try_for_each_concurrent(WINDOW, |write| async { write.await.map(drop) }).await
+        let written = chunks
+            .map(|(at, chunk)| self.session.ask(self.session.sftp.write(self.handle.as_str(), at, chunk)));
+        stream::iter(written.map(Ok))
+            .try_for_each_concurrent(WINDOW, |write| async { write.await.map(drop) })
+            .await
     }
 
     /// The bytes of `range`; fewer when the file ends before it.
@@ -248,7 +249,8 @@ mod tests {
             .enumerate()
             .map(|(nth, length)| (0..*length).map(|at| (at / 100 + nth * 31) as u8).collect())
             .collect();
-        let chunks: Vec<Vec<u8>> = Chunks { pieces: pieces.clone().into_iter(), rest: Bytes::new() }.collect();
+        let chunks: Vec<Vec<u8>> =
+            Chunks { pieces: pieces.clone().into_iter(), rest: Bytes::new() }.collect();
         assert_eq!(chunks.concat(), pieces.concat());
         let (last, full) = chunks.split_last().unwrap();
         assert!(full.iter().all(|chunk| chunk.len() == CHUNK) && !last.is_empty());

@@ -89,7 +89,9 @@ impl Link {
         match node.map_err(unusable)? {
             Some(Node::Directory) => {}
             Some(_) => {
-                return Err(Error::usage(format!("the archive's place {place} is not a directory")).on(&place));
+                return Err(
+                    Error::usage(format!("the archive's place {place} is not a directory")).on(&place)
+                );
             }
             None => {
                 let message = format!("the archive's directory {place} is not there");
@@ -133,7 +135,14 @@ impl Link {
     }
 
     /// What a refusal to write `bytes` means for `key`: whether the disk is full, only the file system can tell.
-    pub(super) async fn refusal(&self, session: &Session, bytes: u64, attempt: &str, key: &str, failure: Failure) -> Error {
+    pub(super) async fn refusal(
+        &self,
+        session: &Session,
+        bytes: u64,
+        attempt: &str,
+        key: &str,
+        failure: Failure,
+    ) -> Error {
         if failure.is_vague() && session.tells_space {
             let space = session.ask(session.sftp.statvfs(session.root.as_str())).await;
             let full = space.is_ok_and(|space| {

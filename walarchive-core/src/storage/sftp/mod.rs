@@ -117,14 +117,14 @@ impl SftpStorage {
         let bytes = payload.iter().map(|piece| piece.len() as u64).sum();
         let staged = self.stage(session, key).await?;
         let path = path(session, key);
-        let written = async {
+        let named = async {
             let file = session.open(&staged, OpenFlags::WRITE).await?;
             file.write(0, payload).await?;
             file.sync().await?;
             drop(file);
             session.name(&staged, &path).await
         };
-        let failure = match written.await {
+        let failure = match named.await {
             Ok(both) => {
                 let left = async { if both { session.remove(&staged).await } else { Ok(()) } };
                 let (synced, left) = futures::join!(session.sync(above(&path)), left);
@@ -281,7 +281,8 @@ impl Storage for SftpStorage {
                 Ok(Part { bytes: bytes.freeze(), object_size })
             }
             Some(_) => {
-                Err(Error::damaged(format!("reading {key}: it ends before its length of a moment ago")).on(key))
+                Err(Error::damaged(format!("reading {key}: it ends before its length of a moment ago"))
+                    .on(key))
             }
             None => Err(no_object("reading", key)),
         }

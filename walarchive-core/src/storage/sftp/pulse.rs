@@ -51,7 +51,11 @@ pub(super) struct Beating<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Beating<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let done = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
         self.pulse.beat();
         Poll::Ready(done)

@@ -94,14 +94,18 @@ impl Session {
         };
         let has = |name: &str| version.extensions.contains_key(name);
         if !has(FSYNC) {
-            let message = format!("the SFTP server {} cannot make files durable: it has no {FSYNC}", options.host);
-            return Err(Error::usage(message).on(&options.host).hint("use a server that has it, such as OpenSSH"));
+            let message =
+                format!("the SFTP server {} cannot make files durable: it has no {FSYNC}", options.host);
+            return Err(Error::usage(message)
+                .on(&options.host)
+                .hint("use a server that has it, such as OpenSSH"));
         }
         session.links = has(HARDLINK);
         session.tells_space = has(STATVFS);
         if let Some(below) = options.path.strip_prefix("/~/") {
             let home = session.ask(session.sftp.realpath(".")).await;
-            let home = home.map_err(|failure| failure.explain("finding the home directory", &options.host))?;
+            let home =
+                home.map_err(|failure| failure.explain("finding the home directory", &options.host))?;
             let home = home.files.first().map_or("", |file| file.filename.as_str());
             session.root = format!("{}/{below}", home.trim_end_matches('/'));
         }
@@ -146,7 +150,8 @@ impl Session {
         let said = self.said.all().await;
         let (kind, hint) = verdict(&said);
         let found = if said.is_empty() { found } else { said.as_str() };
-        let error = Error::new(kind, format!("connecting to {} over SSH: {found}", options.host)).on(&options.host);
+        let error =
+            Error::new(kind, format!("connecting to {} over SSH: {found}", options.host)).on(&options.host);
         if hint.is_empty() { error } else { error.hint(hint) }
     }
 

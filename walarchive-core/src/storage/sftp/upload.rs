@@ -57,7 +57,8 @@ impl SftpUpload {
                 Err(failure) => Some(failure),
             },
             Ok(_) => {
-                let message = format!("finishing the upload of {}: the file {staged} has another length", self.key);
+                let message =
+                    format!("finishing the upload of {}: the file {staged} has another length", self.key);
                 return Err(Error::damaged(message).on(&self.key).hint("did somebody else write to it?"));
             }
             Err(failure) => Some(failure),

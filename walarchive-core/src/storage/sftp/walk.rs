@@ -47,7 +47,8 @@ pub(super) async fn directories(link: &Link, prefix: &str) -> Result<Vec<String>
     link.check(&session).await?;
     let found = async {
         let nodes = read(&session, prefix).await?;
-        let names = nodes.into_iter().filter(|found| found.node == Node::Directory && key::is_key(&found.key));
+        let names =
+            nodes.into_iter().filter(|found| found.node == Node::Directory && key::is_key(&found.key));
         let names: Vec<String> = names.map(|found| found.key).collect();
         let with_objects = names.into_iter().map(|name| async {
             Ok(if has_object(&session, name.clone()).await? { Some(name) } else { None })
@@ -68,7 +69,10 @@ fn has_object(session: &Session, below: String) -> BoxFuture<'_, Answer<bool>> {
             return Ok(true);
         }
         for found in nodes {
-            if found.node == Node::Directory && key::is_key(&found.key) && has_object(session, found.key).await? {
+            if found.node == Node::Directory
+                && key::is_key(&found.key)
+                && has_object(session, found.key).await?
+            {
                 return Ok(true);
             }
         }
@@ -117,7 +121,10 @@ struct Walk {
 }
 
 impl Walk {
-    async fn batch<T>(mut self, pick: fn(String, Node, &FileAttributes) -> Option<T>) -> Result<(Vec<T>, Option<Self>)> {
+    async fn batch<T>(
+        mut self,
+        pick: fn(String, Node, &FileAttributes) -> Option<T>,
+    ) -> Result<(Vec<T>, Option<Self>)> {
         let session = match self.session.take() {
             Some(session) => session,
             None => {
@@ -172,7 +179,9 @@ async fn read(session: &Session, directory: &str) -> Answer<Vec<Found>> {
         let key = if directory.is_empty() { name } else { format!("{directory}/{name}") };
         let node = match Node::of(&attributes) {
             // A listing does not follow symbolic links.
-            Node::Other if key::is_key(&key) => session.look(&path(session, &key)).await?.unwrap_or(Node::Other),
+            Node::Other if key::is_key(&key) => {
+                session.look(&path(session, &key)).await?.unwrap_or(Node::Other)
+            }
             node => node,
         };
         found.push(Found { key, node, attributes });
