@@ -1,10 +1,11 @@
 //! A real OpenSSH server, on loopback, that lets in one key.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -113,7 +114,7 @@ impl Sshd {
         let running = self.running.insert(running);
         wait_until("sshd listens", Duration::from_secs(30), || {
             assert!(running.ended().is_none(), "sshd ended: {}", running.printed());
-            TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+            running.printed().contains("Server listening on")
         });
     }
 
@@ -217,15 +218,12 @@ fn user_name() -> String {
     name.trim().to_owned()
 }
 
-/// A free port below those that the system gives to clients.
+/// A free port below those that the system gives to clients, another one at each call.
 fn free_port() -> u16 {
-    let mut random = std::process::id() as u16 ^ (std::ptr::from_ref(&()).addr() >> 4) as u16;
-    for _ in 0..1000 {
-        random = random.wrapping_mul(31_421).wrapping_add(6927);
-        let port = 20_000 + random % 12_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port on 127.0.0.1");
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(7919);
+    let ports = (0..2000)
+        .map(|_| 20_000 + (first.wrapping_add(CALLS.fetch_add(1, Ordering::Relaxed)) % 12_000) as u16);
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.into_iter().find(free).expect("a free port on 127.0.0.1")
 }

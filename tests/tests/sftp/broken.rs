@@ -13,7 +13,7 @@ use walarchive_tests::{Scratch, Sshd, tree_of};
 use super::suite::{content, keys, kind, one};
 use super::{open, options, run, staged};
 
-/// The `ssh` processes of this test's thread of processes that speak to `sshd`.
+/// The `ssh` processes that speak to `sshd`.
 fn clients(sshd: &Sshd) -> Vec<u32> {
     let port = format!("-oPort={}", sshd.port());
     let speaks = |pid: &u32| {
