@@ -52,10 +52,7 @@ impl SftpUpload {
             file.look().await
         };
         let failure = match synced.await {
-            Ok(Node::File(found)) if found == length => match session.name(&staged, &path).await {
-                Ok(_) => None,
-                Err(failure) => Some(failure),
-            },
+            Ok(Node::File(found)) if found == length => session.name(&staged, &path).await.err(),
             Ok(_) => {
                 let message =
                     format!("finishing the upload of {}: the file {staged} has another length", self.key);
