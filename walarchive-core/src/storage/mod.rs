@@ -10,6 +10,7 @@ mod object;
 mod open;
 mod options;
 mod root;
+mod sftp;
 mod steady;
 mod url;
 mod walk;
@@ -29,6 +30,7 @@ pub use local::LocalStorage;
 pub use memory::MemoryStorage;
 pub use open::{create, open};
 pub use options::{CreateMode, StoreOptions};
+pub use sftp::{SftpOptions, SftpStorage};
 
 use crate::error::{Error, Result};
 

@@ -1,13 +1,17 @@
 //! A store from its url and options.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::cloud::CloudStorage;
 use super::limited::Limited;
 use super::steady::Steady;
 use super::url::{Address, Place};
-use super::{LocalStorage, Storage, StoreOptions};
+use super::{LocalStorage, SftpOptions, SftpStorage, Storage, StoreOptions};
 use crate::error::Result;
+
+/// Signing on takes longer than a connection.
+const SSH_CONNECT_AT_LEAST: Duration = Duration::from_secs(15);
 
 /// Opens the store at `url`: `file:///absolute/path` or a plain absolute path, `s3://bucket/prefix`,
 /// `gs://bucket/prefix`, `az://container/prefix`, `sftp://user@host/path`. What the url's query says beats `options`.
@@ -38,7 +42,19 @@ async fn opened(url: &str, options: &StoreOptions, new: bool) -> Result<Arc<dyn 
         Place::Cloud { provider, bucket, prefix } => {
             Arc::new(CloudStorage::open(provider, &bucket, &prefix, &options)?)
         }
-        Place::Sftp { .. } => return Err(crate::error::Error::usage("sftp:// is not known yet")),
+        Place::Sftp { user, host, port, path } => {
+            let place = SftpOptions {
+                user,
+                port,
+                identity: options.ssh_identity.clone(),
+                known_hosts: options.ssh_known_hosts.clone(),
+                connect_timeout: options.connect_timeout.max(SSH_CONNECT_AT_LEAST),
+                stall_timeout: options.stall_timeout,
+                parts: options.parts(),
+                ..SftpOptions::new(host, path)
+            };
+            Arc::new(if new { SftpStorage::create_root(place)? } else { SftpStorage::open(place)? })
+        }
     };
     let limited = Limited::new(store, options.concurrency, options.bandwidth);
     Ok(Arc::new(Steady::new(Arc::new(limited), options.patience)))
