@@ -34,6 +34,7 @@ pub(super) fn server() -> Option<Program> {
         let (port, grpc) = (ports[pair].number(), ports[pair + 1].number());
         line.extend([format!("-{part}.port={port}"), format!("-{part}.port.grpc={grpc}")]);
         // It puts these there whatever TMPDIR says.
+        polite: false,
         leaves.push(PathBuf::from(format!("/tmp/seaweedfs-{part}-grpc-{grpc}.sock")));
     }
     line.extend([format!("-dir={}", data.display()), format!("-s3.config={}", config.display())]);
