@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::object::failed_io;
+use super::walk;
 use crate::error::{Error, Kind, Result};
 
 /// A root directory, and which one it was when the archive was opened.
@@ -90,15 +91,15 @@ impl Root {
         Ok(())
     }
 
-    /// Removes an object durably; its directories stay.
+    /// Removes a file or object durably; its directories stay. Where a directory has that name, it goes if it holds
+    /// nothing but empty directories.
     pub(super) fn remove_object(&self, key: &str) -> Result<()> {
         use io::ErrorKind as Io;
         self.check()?;
         let path = self.path.join(key);
         let removed = match fs::remove_file(&path) {
-            Err(source) if matches!(source.kind(), Io::NotFound | Io::NotADirectory | Io::IsADirectory) => {
-                Ok(())
-            }
+            Err(source) if source.kind() == Io::IsADirectory => walk::remove_empty(&path),
+            Err(source) if matches!(source.kind(), Io::NotFound | Io::NotADirectory) => Ok(()),
             other => other,
         };
         // Also when there was nothing to remove: another process may have removed it a moment ago.

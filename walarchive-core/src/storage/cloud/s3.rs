@@ -1,6 +1,7 @@
 //! S3 and what speaks like it.
 
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
+use object_store::client::{HttpClient, HttpConnector};
 
 use super::super::http::Connector;
 use super::super::{CreateMode, StoreOptions};
@@ -9,10 +10,15 @@ use crate::error::{Error, Result};
 
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// A client of one bucket.
-pub(super) fn client(bucket: &str, options: &StoreOptions, connector: Connector) -> Result<AmazonS3> {
+/// A client of one bucket, and one for requests that it has no words for.
+pub(super) fn client(
+    bucket: &str,
+    options: &StoreOptions,
+    connector: Connector,
+) -> Result<(AmazonS3, HttpClient)> {
     let mut options = options.clone();
     options.allow_http |= options.variable("AWS_ALLOW_HTTP").is_some_and(says_yes);
+    let http = connector.connect(&client_options(&options)).map_err(|source| unusable("S3", source))?;
     let mut builder = from_variables(&options)
         .with_bucket_name(bucket)
         .with_http_connector(connector)
@@ -39,7 +45,7 @@ pub(super) fn client(bucket: &str, options: &StoreOptions, connector: Connector)
     if let Some(encryption) = &options.server_encryption {
         builder = encrypted(builder, encryption)?;
     }
-    builder.build().map_err(|source| unusable("S3", source))
+    Ok((builder.build().map_err(|source| unusable("S3", source))?, http))
 }
 
 /// All that the environment says by names that start with `AWS_`.
