@@ -226,6 +226,12 @@ impl Upload for ObjectUpload {
 
 /// What a store's error means for the object `key`.
 pub(super) fn failed(attempt: &str, key: &str, source: StoreError) -> Error {
+    if let Some(trouble) = http::trouble(&source) {
+        return trouble.error(format!("{attempt} {}", name(key))).on(name(key));
+    }
+    if let Some(own) = own_cause(&source) {
+        return Error::new(own.kind(), format!("{attempt} {}", name(key))).on(name(key)).because(source);
+    }
     let kind = match &source {
         StoreError::NotFound { .. } => Kind::Absent,
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => Kind::Denied,
@@ -242,7 +248,7 @@ pub(super) fn failed(attempt: &str, key: &str, source: StoreError) -> Error {
 
 /// Whether an error may mean that a range starts behind the end, for which there is no error of its own.
 fn may_be_of_range(source: &StoreError) -> bool {
-    matches!(source, StoreError::Generic { .. }) && http::refused(source).is_none()
+    matches!(source, StoreError::Generic { .. }) && http::trouble(source).is_none()
 }
 
 /// What an error of the file system means for the object `key`.
@@ -268,6 +274,18 @@ fn explained(attempt: &str, key: &str, cause: io::ErrorKind) -> Error {
 
 fn name(key: &str) -> &str {
     if key.is_empty() { "the archive" } else { key }
+}
+
+/// The error of our own that a client was given, when it asked for credentials.
+fn own_cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(own) = error.downcast_ref::<Error>() {
+            return Some(own);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// The error of the operating system under a store's error.
