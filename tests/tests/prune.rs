@@ -134,7 +134,10 @@ fn what_killed_backups_left_goes_and_all_else_stays() {
         let dir = root.join(&sample::names(&root)[0]).join(kind);
         let names: BTreeSet<_> = sample::names(&dir).into_iter().collect();
         // One that was killed before its first object leaves a directory that nothing tells of.
-        assert!(names.is_superset(&listed) && names.len() <= listed.len() + 1, "empty directories stay in {kind}");
+        assert!(
+            names.is_superset(&listed) && names.len() <= listed.len() + 1,
+            "empty directories stay in {kind}"
+        );
     }
     assert_eq!(live.backups(), listed);
     listed.iter().for_each(|id| live.restores(id));

@@ -549,17 +549,18 @@ fn files_of_dead_writers_are_found_and_discarded() {
 }
 
 #[test]
-fn empty_directories_go_when_they_are_named() {
+fn empty_directories_are_tidied_away() {
     let scratch = TempDir::new().unwrap();
     run(async {
         let storage = LocalStorage::open(scratch.path()).unwrap();
         storage.create("a/b/c/one", one("x")).await.unwrap();
         storage.create("a/d/two", one("x")).await.unwrap();
-        storage.delete("a").await.unwrap();
+        storage.tidy("a").await.unwrap();
         assert_eq!(keys(&storage, "").await, ["a/b/c/one", "a/d/two"]);
         storage.delete("a/b/c/one").await.unwrap();
-        storage.delete("a").await.unwrap();
+        storage.tidy("a").await.unwrap();
         assert!(!scratch.path().join("a/b").exists());
         assert_eq!(keys(&storage, "").await, ["a/d/two"]);
+        storage.tidy("a/none").await.unwrap();
     });
 }

@@ -81,7 +81,7 @@ impl Catalog {
 
     /// Those of one backup. One listing.
     pub async fn marks_of(&self, id: &BackupId) -> Result<Marks> {
-        self.marks_below(&format!("{}/{id}", self.place.backups_prefix())).await
+        self.marks_below(&self.place.backup_prefix(id)).await
     }
 
     async fn marks_below(&self, prefix: &str) -> Result<Marks> {

@@ -167,6 +167,12 @@ impl Storage for LocalStorage {
         blocking(move || root.remove_object(&key)).await
     }
 
+    async fn tidy(&self, prefix: &str) -> Result<()> {
+        key::object(prefix)?;
+        let (root, prefix) = (self.root.clone(), prefix.to_owned());
+        blocking(move || root.tidy(&prefix)).await
+    }
+
     fn unfinished(&self) -> BoxStream<'static, Result<Unfinished>> {
         let root = self.root.clone();
         let found = blocking(move || {

@@ -91,15 +91,15 @@ impl Root {
         Ok(())
     }
 
-    /// Removes a file or object durably; its directories stay. Where a directory has that name, it goes if it holds
-    /// nothing but empty directories.
+    /// Removes an object durably; its directories stay.
     pub(super) fn remove_object(&self, key: &str) -> Result<()> {
         use io::ErrorKind as Io;
         self.check()?;
         let path = self.path.join(key);
         let removed = match fs::remove_file(&path) {
-            Err(source) if source.kind() == Io::IsADirectory => walk::remove_empty(&path),
-            Err(source) if matches!(source.kind(), Io::NotFound | Io::NotADirectory) => Ok(()),
+            Err(source) if matches!(source.kind(), Io::NotFound | Io::NotADirectory | Io::IsADirectory) => {
+                Ok(())
+            }
             other => other,
         };
         // Also when there was nothing to remove: another process may have removed it a moment ago.
@@ -109,6 +109,13 @@ impl Root {
         });
         removed.map_err(|source| failed_io("removing", key, source))?;
         self.check()
+    }
+
+    /// Removes the directories at and below `prefix` that hold nothing.
+    pub(super) fn tidy(&self, prefix: &str) -> Result<()> {
+        self.check()?;
+        walk::remove_empty(&self.path.join(prefix))
+            .map_err(|source| failed_io("removing the empty directory", prefix, source))
     }
 }
 

@@ -136,8 +136,8 @@ async fn remove(catalog: &Catalog, removals: &[&&Removal]) -> Result<()> {
 /// Empty directories go, where a store has such a thing.
 async fn tidy(catalog: &Catalog, id: &BackupId) -> Result<()> {
     let (storage, place) = (catalog.archive.storage(), &catalog.place);
-    storage.delete(&place.backup_packs_prefix(id)).await?;
-    storage.delete(&format!("{}/{id}", place.backups_prefix())).await
+    storage.tidy(&place.backup_packs_prefix(id)).await?;
+    storage.tidy(&place.backup_prefix(id)).await
 }
 
 impl Limits {
