@@ -64,6 +64,7 @@ pub(crate) async fn create(context: Context, args: CreateArgs) -> Result<u8> {
         jobs: usize::from(args.jobs),
         fast_checkpoint: !args.spread_checkpoint,
         wal_wait: settings.wal_wait()?,
+        lease: settings.backup_lease()?,
         labels: args.labels.into_iter().collect(),
         pin: args.pin,
         progress: context.progress.clone(),

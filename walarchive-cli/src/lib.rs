@@ -2,11 +2,13 @@
 
 mod args;
 mod backup;
+mod check;
 mod demo;
 mod exit;
 mod init;
 mod output;
 mod progress;
+mod prune;
 mod restore;
 mod run;
 mod wal;

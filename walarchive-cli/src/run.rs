@@ -17,10 +17,12 @@ use walarchive_core::postgres::datadir;
 use walarchive_core::progress::Progress;
 use walarchive_core::{Error, Kind, Result};
 
-use crate::args::{BackupCommand, Cli, Command, FetchCli, Global, KeyCommand, PushCli, WalCommand};
+use crate::args::{
+    BackupCommand, CheckCommand, Cli, Command, FetchCli, Global, KeyCommand, PushCli, WalCommand,
+};
 use crate::exit::Caller;
 use crate::output::Output;
-use crate::{backup, demo, init, progress, restore, wal};
+use crate::{backup, check, demo, init, progress, prune, restore, wal};
 
 /// What a command works with.
 pub(crate) struct Context {
@@ -166,6 +168,8 @@ fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Backup(BackupCommand::Pin { id }) => block_on(backup::pin(context, id, true)),
         Command::Backup(BackupCommand::Unpin { id }) => block_on(backup::pin(context, id, false)),
         Command::Backup(BackupCommand::Delete { id, yes }) => block_on(backup::delete(context, id, yes)),
+        Command::Prune(args) => block_on(prune::prune(context, args)),
+        Command::Check(CheckCommand::Store { objects }) => block_on(check::store(context, objects)),
         Command::Restore(args) => block_on(restore::restore(context, args)),
         Command::Demo(args) => demo::demo(&context, &args),
     }

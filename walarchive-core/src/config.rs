@@ -46,6 +46,8 @@ settings! {
     BACKUP_CODEC = "backup.codec", "WALARCHIVE_BACKUP_CODEC";
     RETRY_BUDGET = "wal.retry_budget", "WALARCHIVE_RETRY_BUDGET";
     WAL_WAIT = "backup.wal_wait", "WALARCHIVE_BACKUP_WAL_WAIT";
+    BACKUP_LEASE = "backup.lease", "WALARCHIVE_BACKUP_LEASE";
+    PRUNE_GRACE = "prune.grace", "WALARCHIVE_PRUNE_GRACE";
     STATE_DIR = "state_dir", "WALARCHIVE_STATE_DIR";
     STORE_ENDPOINT = "store.endpoint", "WALARCHIVE_STORE_ENDPOINT";
     STORE_REGION = "store.region", "WALARCHIVE_STORE_REGION";
@@ -382,6 +384,20 @@ impl Settings {
     /// How long a backup waits for the WAL that it needs.
     pub fn wal_wait(&self) -> Result<Duration> {
         self.parsed(&WAL_WAIT, Duration::from_secs(300), duration)
+    }
+
+    /// How long what a dead backup has stored stays protected.
+    pub fn backup_lease(&self) -> Result<Duration> {
+        let lease = self.parsed(&BACKUP_LEASE, Duration::from_secs(24 * 3600), duration)?;
+        if lease < Duration::from_secs(1) {
+            return Err(Error::usage("backup.lease must be a second at least"));
+        }
+        Ok(lease)
+    }
+
+    /// How old what nobody needs must be before it is removed.
+    pub fn prune_grace(&self) -> Result<Duration> {
+        self.parsed(&PRUNE_GRACE, Duration::from_secs(24 * 3600), duration)
     }
 
     /// The variables and the settings file that a restored server's `restore_command` needs to find the same archive:

@@ -151,23 +151,24 @@ impl Place {
         format!("{}/backups", self.root())
     }
 
-    fn backup(&self, id: &BackupId) -> String {
+    /// The prefix of a backup's manifest, pin and leases.
+    pub fn backup_prefix(&self, id: &BackupId) -> String {
         format!("{}/{id}", self.backups_prefix())
     }
 
     /// The key of a backup's manifest.
     pub fn manifest(&self, id: &BackupId) -> String {
-        format!("{}/manifest", self.backup(id))
+        format!("{}/manifest", self.backup_prefix(id))
     }
 
     /// The key of a backup's pin.
     pub fn pin(&self, id: &BackupId) -> String {
-        format!("{}/pin", self.backup(id))
+        format!("{}/pin", self.backup_prefix(id))
     }
 
     /// The prefix of a backup's leases.
     pub fn lease_prefix(&self, id: &BackupId) -> String {
-        format!("{}/lease", self.backup(id))
+        format!("{}/lease", self.backup_prefix(id))
     }
 
     /// The key of a lease that ends at `expiry`.

@@ -5,6 +5,7 @@ mod catalog;
 mod extent;
 mod info;
 mod key;
+mod leftover;
 mod manifest;
 mod object;
 mod pack;
@@ -16,6 +17,7 @@ pub use catalog::{Backup, Catalog, StoredWal};
 pub use extent::{Extent, Extents, PAGE, is_zero};
 pub use info::ArchiveInfo;
 pub use key::{BackupId, ClusterName, PackName, Place, SystemId};
+pub use leftover::{Lease, Marks};
 pub use manifest::{
     Facts, FileRecord, Line, Manifest, ManifestWriter, PackRecord, Tablespace, Visitor, read_facts,
     safe_path, scan,

@@ -101,6 +101,13 @@ pub trait Storage: Send + Sync + Debug {
     /// Removes an object; removing one that is not there is success.
     async fn delete(&self, key: &str) -> Result<()>;
 
+    /// Removes the directories at and below `prefix` that hold nothing, where a store has directories. No object may be
+    /// created there at the same time.
+    async fn tidy(&self, prefix: &str) -> Result<()> {
+        let _ = prefix;
+        Ok(())
+    }
+
     /// How large objects are cut into parts here, and how much of them may be in memory.
     fn parts(&self) -> Parts {
         Parts::default()

@@ -85,6 +85,10 @@ impl Storage for Steady {
         self.patience.run(|| self.store.delete(key)).await
     }
 
+    async fn tidy(&self, prefix: &str) -> Result<()> {
+        self.patience.run(|| self.store.tidy(prefix)).await
+    }
+
     fn parts(&self) -> Parts {
         self.store.parts()
     }
