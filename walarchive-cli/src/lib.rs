@@ -2,6 +2,7 @@
 
 mod args;
 mod backup;
+mod catch_up;
 mod demo;
 mod exit;
 mod init;
@@ -9,6 +10,7 @@ mod output;
 mod progress;
 mod restore;
 mod run;
+mod status;
 mod wal;
 
 pub use run::{fetch_main, main, push_main};

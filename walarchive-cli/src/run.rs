@@ -20,7 +20,7 @@ use walarchive_core::{Error, Kind, Result};
 use crate::args::{BackupCommand, Cli, Command, FetchCli, Global, KeyCommand, PushCli, WalCommand};
 use crate::exit::Caller;
 use crate::output::Output;
-use crate::{backup, demo, init, progress, restore, wal};
+use crate::{backup, catch_up, demo, init, progress, restore, status, wal};
 
 /// What a command works with.
 pub(crate) struct Context {
@@ -93,10 +93,11 @@ fn guarded<C: Parser>(
     let output = Output::new(&global);
     std::panic::set_hook(Box::new(move |panic| output.warning(&format!("internal error: {panic}"))));
     let work = || {
-        let settings = match global.without_settings {
+        let mut settings = match global.without_settings {
             true => refuse_settings(&global)?,
             false => Settings::load(&global.flags(), variables()?.into_iter())?,
         };
+        settings.tell(move |text| output.warning(text));
         let progress = Arc::new(progress::Terminal::new(output));
         run(cli, Context { settings, output, progress })
     };
@@ -167,6 +168,8 @@ fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Backup(BackupCommand::Unpin { id }) => block_on(backup::pin(context, id, false)),
         Command::Backup(BackupCommand::Delete { id, yes }) => block_on(backup::delete(context, id, yes)),
         Command::Restore(args) => block_on(restore::restore(context, args)),
+        Command::Status => block_on(status::status(context)),
+        Command::CatchUp => block_on(catch_up::catch_up(context)),
         Command::Demo(args) => demo::demo(&context, &args),
     }
 }

@@ -30,7 +30,7 @@ pub use cloud::CloudStorage;
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
 pub use mirrors::{Check, Mirrors, Policy, Witness};
-pub use open::{Mirrored, create, create_mode, open, open_mirrors};
+pub use open::{Mirrored, create, create_mode, open, open_mirrors, shown};
 pub use options::{CreateMode, StoreOptions};
 
 use crate::error::{Error, Result};

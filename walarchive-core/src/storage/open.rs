@@ -48,7 +48,7 @@ pub struct Mirrored<'a> {
 pub fn open_mirrors(mirrored: Mirrored<'_>, options: &StoreOptions, new: bool) -> Result<Mirrors> {
     let mut stores: Vec<(String, Arc<dyn Storage>)> = Vec::new();
     for url in mirrored.urls {
-        let name = without_query(url).to_owned();
+        let name = shown(url).to_owned();
         if stores.iter().any(|(known, _)| *known == name) {
             return Err(Error::usage(format!("the archive {name} is named twice")));
         }
@@ -69,7 +69,7 @@ pub fn create_mode(url: &str, options: &StoreOptions) -> Result<CreateMode> {
 }
 
 /// A url as it may be shown: its query may hold a proxy's password.
-fn without_query(url: &str) -> &str {
+pub fn shown(url: &str) -> &str {
     match url.starts_with('/') {
         true => url,
         false => url.split('?').next().unwrap_or(url),
