@@ -472,7 +472,12 @@ impl Settings {
             if Some(place) == file.as_ref() || (setting.key == STORE_PROXY.key && value.contains('@')) {
                 continue;
             }
-            let value = if setting.key == IDENTITY_FILE.key { absolute(value)? } else { value.clone() };
+            let value = match setting.key {
+                key if key == IDENTITY_FILE.key => absolute(value)?,
+                // In one line, however they were written.
+                key if key == ARCHIVE.key => split_urls(value).join(" "),
+                _ => value.clone(),
+            };
             variables.push((setting.variable, value));
         }
         for name in NOT_SECRET {

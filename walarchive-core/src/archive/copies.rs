@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Archive, ArchiveInfo, ObjectKind, Taker};
 use crate::error::{Error, Kind, Result};
-use crate::storage::{Check, Mirrors, Storage};
+use crate::storage::{Check, Mirrors, Policy, Storage};
 
 /// Reads the description of an archive. Mirrors are then used only once each is proven to have the same one.
 pub(super) async fn proven(storage: Arc<dyn Storage>) -> Result<(Arc<dyn Storage>, ArchiveInfo)> {
@@ -122,6 +122,20 @@ impl Archive {
             Some(mirrors) => mirrors.first(|store| read(self.with(store))).await,
             None => read(self.clone()).await,
         }
+    }
+
+    /// Whether an object is stored as far as the policy demands: in every mirror, or in any.
+    pub async fn is_stored(&self, key: &str) -> Result<bool> {
+        let everywhere = self.storage.mirrors().is_some_and(|mirrors| mirrors.policy() == Policy::All);
+        let stores = if everywhere { self.copies() } else { vec![(String::new(), self.clone())] };
+        for (_, copy) in stores {
+            match copy.storage.size(key).await {
+                Ok(_) => {}
+                Err(error) if error.kind() == Kind::Absent => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
     }
 
     /// A copy in which the whole object was just found to be undamaged; where there is only one, that one, unread.

@@ -87,12 +87,14 @@ pub async fn all(archive: &Archive, notes: &Notes, progress: &dyn Progress) -> C
     done
 }
 
-/// Objects of different length may be one content that was sealed twice.
+/// Objects of different length may be one content that was sealed twice. The first copy that has it is the measure.
 async fn same_content(state: &CopyState, sources: &[(String, Archive)], key: &str) -> Result<()> {
     for (name, source) in sources.iter().filter(|(name, _)| *name != state.name) {
         match state.archive.bring(source, key).await {
             Err(error) if error.kind() == Kind::Absent => {}
-            brought => drop(brought.map_err(|error| error.during(format!("compared with {name}")))?),
+            brought => {
+                return brought.map(drop).map_err(|error| error.during(format!("compared with {name}")));
+            }
         }
     }
     Ok(())
