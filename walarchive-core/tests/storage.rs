@@ -10,12 +10,16 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::join_all;
 use futures::stream::TryStreamExt;
 use tempfile::TempDir;
 use walarchive_core::error::{Error, Kind, Result};
-use walarchive_core::storage::{Created, LocalStorage, MemoryStorage, Storage, StoreOptions, create, open};
+use walarchive_core::patience::Patience;
+use walarchive_core::storage::{
+    Created, LocalStorage, MemoryStorage, Mirrors, Policy, Storage, StoreOptions, Witness, create, open,
+};
 
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -201,6 +205,33 @@ async fn conformance(storage: Arc<dyn Storage>) {
 #[test]
 fn memory_conforms() {
     run(conformance(Arc::new(MemoryStorage::new())));
+}
+
+/// Hears nothing.
+struct Nobody;
+
+#[async_trait]
+impl Witness for Nobody {
+    async fn missed(&self, _: &str, _: &str, _: &Error) {}
+    fn notice(&self, _: &str) {}
+}
+
+#[test]
+fn mirrors_conform_and_stay_the_same() {
+    for policy in [Policy::All, Policy::Any] {
+        let stores = [0, 1, 2].map(|_| Arc::new(MemoryStorage::new()));
+        let named = stores.iter().enumerate();
+        let named = named.map(|(number, store)| (number.to_string(), store.clone() as Arc<dyn Storage>));
+        let mirrors = Mirrors::new(named.collect(), policy, Patience::none(), Arc::new(Nobody));
+        run(async {
+            conformance(Arc::new(mirrors.clone())).await;
+            let all = keys(&mirrors, "").await;
+            assert!(!all.is_empty());
+            for (key, store) in all.iter().flat_map(|key| stores.iter().map(move |store| (key, store))) {
+                assert_eq!(content(store.as_ref(), key).await, content(&mirrors, key).await, "{key}");
+            }
+        });
+    }
 }
 
 #[test]

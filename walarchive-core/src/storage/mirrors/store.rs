@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,32 +13,45 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use super::upload::MirrorUpload;
 use super::{Mirrors, worst};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::storage::steady::is_stored;
 use crate::storage::{Created, Entry, Part, Parts, Storage, Unfinished, Upload};
 
 #[async_trait]
 impl Storage for Mirrors {
-    /// [`Created::Exists`] when any mirror had an object of that name, which may be another one.
+    /// [`Created::Exists`] when any mirror had an object of that name, which may be another one. What the primary has is
+    /// what the others get then, so that they stay the same.
     async fn create(&self, key: &str, payload: Vec<Bytes>) -> Result<Created> {
         // An answer that was lost leaves open who stored the object that is found later.
         let doubt: Vec<AtomicBool> = self.members.iter().map(|_| AtomicBool::new(false)).collect();
+        let decided: OnceLock<Vec<Bytes>> = OnceLock::new();
         let write = |number: usize, store: Arc<dyn Storage>| {
-            let (doubt, payload) = (doubt.get(number), &payload);
+            let (doubt, decided, payload) = (doubt.get(number), &decided, &payload);
             async move {
-                let doubted = || doubt.is_some_and(|doubt| doubt.load(Ordering::Relaxed));
-                match store.create(key, payload.clone()).await {
-                    Ok(Created::Exists) if doubted() && is_stored(store.as_ref(), key, payload).await? => {
-                        Ok(Created::New)
-                    }
-                    Err(error) if error.kind().is_transient() => {
-                        if let Some(doubt) = doubt {
-                            doubt.store(true, Ordering::Relaxed);
-                        }
-                        Err(error)
-                    }
-                    done => done,
+                let wanted = decided.get().unwrap_or(payload);
+                let created = store.create(key, wanted.clone()).await;
+                if let (Some(doubt), Err(error)) = (doubt, &created) {
+                    doubt.fetch_or(error.kind().is_transient(), Ordering::Relaxed);
                 }
+                let (first, doubted) =
+                    (decided.get().is_none(), doubt.is_some_and(|doubt| doubt.load(Ordering::Relaxed)));
+                let mut created = created?;
+                if created == Created::Exists {
+                    // Another writer may have brought this mirror what the first one decided on.
+                    let same = match is_stored(store.as_ref(), key, wanted).await {
+                        // Without the right to read, who wrote it stays open.
+                        Err(error) if error.kind() == Kind::Denied => return Ok(Created::Exists),
+                        same => same?,
+                    };
+                    if same && (doubted || !first) {
+                        created = Created::New;
+                    } else if first && !same {
+                        let _ = decided.set(vec![store.get(key, None).await?.bytes]);
+                    }
+                }
+                // Once one has it, the others follow it.
+                let _ = decided.set(payload.clone());
+                Ok(created)
             }
         };
         let created = self.write(key, write).await?;
