@@ -19,12 +19,13 @@ const RACERS: u8 = 16;
 /// How often.
 const ROUNDS: usize = 30;
 
-/// All promises. The store is empty at first and has objects in the end.
+/// All promises. The store is empty at first and has objects in the end. Tells whether the store keeps what unfinished
+/// uploads sent, so that it has to be swept.
 ///
 /// # Panics
 ///
 /// When one is broken; so do all functions here.
-pub async fn storage(storage: &Store) {
+pub async fn storage(storage: &Store) -> bool {
     a_new_store_is_empty(storage).await;
     objects_are_created_once(storage).await;
     one_of_many_creates_wins(storage).await;
@@ -36,8 +37,8 @@ pub async fn storage(storage: &Store) {
     uploads_that_end_without_finish_show_nothing(storage).await;
     parts_come_at_once_and_in_any_order(storage).await;
     finishing_again_is_success(storage).await;
-    unfinished_uploads_are_swept(storage).await;
     keys_stay_inside(storage).await;
+    unfinished_uploads_are_swept(storage).await
 }
 
 /// A payload of one piece.

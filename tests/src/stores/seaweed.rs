@@ -34,7 +34,6 @@ pub(super) fn server() -> Option<Program> {
         let (port, grpc) = (ports[pair].number(), ports[pair + 1].number());
         line.extend([format!("-{part}.port={port}"), format!("-{part}.port.grpc={grpc}")]);
         // It puts these there whatever TMPDIR says.
-        polite: false,
         leaves.push(PathBuf::from(format!("/tmp/seaweedfs-{part}-grpc-{grpc}.sock")));
     }
     line.extend([format!("-dir={}", data.display()), format!("-s3.config={}", config.display())]);
@@ -62,6 +61,7 @@ pub(super) fn server() -> Option<Program> {
         env: Vec::new(),
         // The gateway is up before it knows where the objects are that were there before.
         ready: |addr| status(addr, "/healthz") == Some(200) && raw::stores(addr, Kind::Seaweed),
+        polite: false,
         leaves,
         running: Mutex::new(None),
         scratch,
