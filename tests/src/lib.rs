@@ -19,6 +19,7 @@
 
 mod background;
 mod cluster;
+pub mod conformance;
 mod kill;
 mod ports;
 mod product;
@@ -26,6 +27,7 @@ mod programs;
 mod restored;
 pub mod sample;
 mod scratch;
+mod sshd;
 pub mod stores;
 pub mod trace;
 
@@ -37,6 +39,7 @@ pub use product::{Options, Output, Product};
 pub use programs::{find, postgres_bin, postgres_major, python, require};
 pub use restored::verify_backup;
 pub use scratch::{Scratch, User};
+pub use sshd::Sshd;
 
 use std::time::{Duration, Instant};
 

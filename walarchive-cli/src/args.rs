@@ -29,7 +29,7 @@ pub struct Global {
     /// Settings file
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where the archive is, for example file:///srv/archive
+    /// Where the archive is, for example file:///srv/archive; mirrors follow, separated by white space
     #[arg(long, global = true, value_name = "URL")]
     pub archive: Option<String>,
     /// Name of the cluster in the archive
@@ -124,6 +124,10 @@ pub enum Command {
     Check(CheckCommand),
     /// Bring the cluster back, at any moment that the archive leads to
     Restore(RestoreArgs),
+    /// What can be restored, where it is stored, and what stands in the way
+    Status,
+    /// Copy to each mirror what it lacks and another has
+    CatchUp,
     /// The whole circle on a throw-away cluster: archive, back up, destroy, restore to a moment, compare
     Demo(DemoArgs),
 }

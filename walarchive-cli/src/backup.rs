@@ -11,7 +11,7 @@ use crate::output::{bytes, table};
 use crate::run::Context;
 
 /// What is told of a backup.
-fn entry(backup: &Backup) -> Value {
+pub(crate) fn entry(backup: &Backup) -> Value {
     let facts = &backup.facts;
     json!({
         "id": facts.id, "kind": facts.kind, "cluster": facts.cluster, "system_id": facts.system_id,

@@ -2,6 +2,7 @@
 
 mod args;
 mod backup;
+mod catch_up;
 mod check;
 mod demo;
 mod exit;
@@ -11,6 +12,7 @@ mod progress;
 mod prune;
 mod restore;
 mod run;
+mod status;
 mod wal;
 
 pub use run::{fetch_main, main, push_main};

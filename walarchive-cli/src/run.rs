@@ -22,7 +22,7 @@ use crate::args::{
 };
 use crate::exit::Caller;
 use crate::output::Output;
-use crate::{backup, check, demo, init, progress, prune, restore, wal};
+use crate::{backup, catch_up, check, demo, init, progress, prune, restore, status, wal};
 
 /// What a command works with.
 pub(crate) struct Context {
@@ -95,10 +95,11 @@ fn guarded<C: Parser>(
     let output = Output::new(&global);
     std::panic::set_hook(Box::new(move |panic| output.warning(&format!("internal error: {panic}"))));
     let work = || {
-        let settings = match global.without_settings {
+        let mut settings = match global.without_settings {
             true => refuse_settings(&global)?,
             false => Settings::load(&global.flags(), variables()?.into_iter())?,
         };
+        settings.tell(move |text| output.warning(text));
         let progress = Arc::new(progress::Terminal::new(output));
         run(cli, Context { settings, output, progress })
     };
@@ -171,6 +172,8 @@ fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Prune(args) => block_on(prune::prune(context, args)),
         Command::Check(CheckCommand::Store { objects }) => block_on(check::store(context, objects)),
         Command::Restore(args) => block_on(restore::restore(context, args)),
+        Command::Status => block_on(status::status(context)),
+        Command::CatchUp => block_on(catch_up::catch_up(context)),
         Command::Demo(args) => demo::demo(&context, &args),
     }
 }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use super::Kind;
 use super::programs;
-use super::raw::status;
+use super::raw::{self, status};
 use super::server::Program;
 use crate::{Port, Scratch};
 
@@ -40,11 +41,17 @@ pub(super) fn server() -> Option<Program> {
     {
         line.push(format!("-{option}={}", scratch.join(format!("{name}.sock")).display()));
     }
-    // Otherwise it reports home, and opens more ports.
+    // Otherwise it reports home, opens more ports, and makes every bucket that is asked for.
     line.extend(
         ["master.telemetry=false", "admin.ui=false", "webdav=false", "s3.iam=false"]
             .into_iter()
-            .chain(["s3.port.iceberg=0", "s3.port.lance=0", "ip=127.0.0.1", "ip.bind=127.0.0.1"])
+            .chain([
+                "s3.port.iceberg=0",
+                "s3.port.lance=0",
+                "s3.autoCreateBucket=false",
+                "ip=127.0.0.1",
+                "ip.bind=127.0.0.1",
+            ])
             .map(|option| format!("-{option}")),
     );
     Some(Program {
@@ -52,7 +59,8 @@ pub(super) fn server() -> Option<Program> {
         ports,
         line,
         env: Vec::new(),
-        ready: |addr| status(addr, "/healthz") == Some(200),
+        // The gateway is up before it knows where the objects are that were there before.
+        ready: |addr| status(addr, "/healthz") == Some(200) && raw::stores(addr, Kind::Seaweed),
         leaves,
         running: Mutex::new(None),
         scratch,

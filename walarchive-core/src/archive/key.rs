@@ -5,11 +5,26 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
+use super::ObjectKind;
 use crate::error::{Error, Result};
 use crate::wal::{TimelineId, WalName};
 
 /// The key of the archive's own description.
 pub const ARCHIVE_JSON: &str = "archive.json";
+
+/// What kind of object a key names, and the backup that it is of; `None` for the description and for what is not an
+/// archive's.
+pub(super) fn kind_of(key: &str) -> Option<(ObjectKind, Option<BackupId>)> {
+    let parts: Vec<&str> = key.split('/').collect();
+    match parts.as_slice() {
+        [_, _, "wal", ..] => Some((ObjectKind::Wal, None)),
+        [_, _, "packs", id, _] => Some((ObjectKind::Pack, Some(id.parse().ok()?))),
+        [_, _, "backups", id, "manifest"] => Some((ObjectKind::Manifest, Some(id.parse().ok()?))),
+        [_, _, "backups", id, "pin"] => Some((ObjectKind::Pin, Some(id.parse().ok()?))),
+        [_, _, "backups", id, "lease", _] => Some((ObjectKind::Lease, Some(id.parse().ok()?))),
+        _ => None,
+    }
+}
 
 /// The user's name for a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

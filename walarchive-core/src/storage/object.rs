@@ -19,6 +19,9 @@ use super::http;
 use super::{Created, Entry, Part, Storage, Upload, key};
 use crate::error::{Error, Kind, Result};
 
+/// Ranges end here at the latest, which no object reaches: stores refuse numbers that do not fit into their own.
+const FARTHEST: u64 = i64::MAX as u64;
+
 /// A store over an [`ObjectStore`], or over all of it below a prefix, without what is special to any.
 #[derive(Debug)]
 pub(super) struct Objects {
@@ -100,6 +103,7 @@ impl Storage for Objects {
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Part> {
         let path = self.root.object(key)?;
+        let range = range.map(|range| range.start.min(FARTHEST)..range.end.min(FARTHEST));
         let start = range.as_ref().map(|range| range.start);
         let source = if range.as_ref().is_some_and(Range::is_empty) {
             None
@@ -227,7 +231,12 @@ impl Upload for ObjectUpload {
 /// What a store's error means for the object `key`.
 pub(super) fn failed(attempt: &str, key: &str, source: StoreError) -> Error {
     if let Some(trouble) = http::trouble(&source) {
-        return trouble.error(format!("{attempt} {}", name(key))).on(name(key));
+        let error = trouble.error(format!("{attempt} {}", name(key))).on(name(key));
+        return if asked_the_machine(&source) { error.hint(NO_CREDENTIALS) } else { error };
+    }
+    if asked_the_machine(&source) {
+        let error = Error::new(Kind::Unreachable, format!("{attempt} {}", name(key))).on(name(key));
+        return error.hint(NO_CREDENTIALS).because(source);
     }
     if let Some(own) = own_cause(&source) {
         return Error::new(own.kind(), format!("{attempt} {}", name(key))).on(name(key)).because(source);
@@ -244,6 +253,17 @@ pub(super) fn failed(attempt: &str, key: &str, source: StoreError) -> Error {
         },
     };
     Error::new(kind, format!("{attempt} {}", name(key))).on(name(key)).because(source)
+}
+
+const NO_CREDENTIALS: &str = "no credentials were found in the environment or in files, so this machine's metadata service was \
+    asked for some: name them with AWS_ACCESS_KEY_ID, AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_KEY or their like";
+
+/// Whether the request that failed went to the metadata service of the machine that this runs on.
+fn asked_the_machine(source: &StoreError) -> bool {
+    let text = source.to_string();
+    ["//169.254.169.254/", "//169.254.170.2/", "//metadata.google.internal/"]
+        .iter()
+        .any(|host| text.contains(host))
 }
 
 /// Whether an error may mean that a range starts behind the end, for which there is no error of its own.

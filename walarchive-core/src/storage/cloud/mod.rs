@@ -239,6 +239,15 @@ impl CloudUpload {
         failed(attempt, &self.key, source)
     }
 
+    /// The upload is gone, which says nothing about any object.
+    fn lost(&self, error: Error) -> Error {
+        let message = format!("uploading {}: the store has lost what was sent", self.key);
+        Error::new(Kind::Denied, message)
+            .on(&self.key)
+            .hint("does something remove unfinished uploads after too short a time?")
+            .because(error)
+    }
+
     /// The parts in order, and the length of all together.
     fn whole(&self) -> Result<(Vec<PartId>, u64)> {
         let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -257,7 +266,10 @@ impl Upload for CloudUpload {
         let payload = PutPayload::from_iter(pieces);
         let len = payload.content_length() as u64;
         let sent = self.client.put_part(&self.path, &self.id, number, payload).await;
-        let id = sent.map_err(|source| self.failed("uploading a part of", source))?;
+        let id = sent.map_err(|source| match self.failed("uploading a part of", source) {
+            error if error.kind() == Kind::Absent => self.lost(error),
+            error => error,
+        })?;
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).insert(number, (id, len));
         Ok(())
     }
@@ -282,21 +294,18 @@ impl Upload for CloudUpload {
         // this upload alone.
         match self.client.head(&self.path).await {
             Ok(found) if found.size == len => Ok(()),
-            _ if error.kind() == Kind::Absent => Err(Error::new(
-                Kind::Denied,
-                format!("finishing the upload of {}: the store has lost it", self.key),
-            )
-            .on(&self.key)
-            .hint("does something remove unfinished uploads after too short a time?")
-            .because(error)),
+            _ if error.kind() == Kind::Absent => Err(self.lost(error)),
             _ => Err(error),
         }
     }
 
     async fn abort(&self) -> Result<()> {
         match self.client.abort_multipart(&self.path, &self.id).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(source) => Err(self.failed("giving up the upload of", source)),
+            Ok(()) => Ok(()),
+            Err(source) => match self.failed("giving up the upload of", source) {
+                error if error.kind() == Kind::Absent => Ok(()),
+                error => Err(error),
+            },
         }
     }
 }
