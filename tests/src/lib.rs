@@ -22,6 +22,7 @@ mod cluster;
 mod kill;
 mod product;
 mod programs;
+pub mod proxy;
 mod restored;
 pub mod sample;
 mod scratch;
