@@ -20,17 +20,20 @@
 mod background;
 mod cluster;
 mod kill;
+mod ports;
 mod product;
 mod programs;
 pub mod proxy;
 mod restored;
 pub mod sample;
 mod scratch;
+pub mod stores;
 pub mod trace;
 
 pub use background::Background;
 pub use cluster::{Builder, Cluster, StopMode};
 pub use kill::{kill_tree, tree_of};
+pub use ports::Port;
 pub use product::{Options, Output, Product};
 pub use programs::{find, postgres_bin, postgres_major, python, require};
 pub use restored::verify_backup;
