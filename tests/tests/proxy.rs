@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use walarchive_tests::Port;
 use walarchive_tests::proxy::{Answer, Fault, Proxy, Rule};
 
 /// An HTTP server that answers with the body that it got, and keeps all bodies; how many connections broke off.
@@ -17,10 +18,11 @@ struct Echo {
 
 impl Echo {
     fn start() -> (Echo, SocketAddr) {
-        let listener = (25_000..32_000).find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok()).unwrap();
-        let (echo, addr) = (Echo::default(), listener.local_addr().unwrap());
+        let port = Port::free();
+        let (listener, echo, addr) = (TcpListener::bind(port.addr()).unwrap(), Echo::default(), port.addr());
         let server = echo.clone();
         thread::spawn(move || {
+            let _port = port;
             for client in listener.incoming() {
                 let (server, client) = (server.clone(), client.unwrap());
                 thread::spawn(move || server.serve(&client));

@@ -25,12 +25,14 @@ mod relay;
 mod script;
 
 use std::io;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub use script::{Answer, Fault, Request, Rule};
+
+use crate::Port;
 
 /// What a proxy understands of what it passes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +69,7 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Shared {
     listener: TcpListener,
+    _port: Port,
     speaks: Speaks,
     state: Mutex<State>,
     changed: Condvar,
@@ -97,8 +100,8 @@ impl Proxy {
     }
 
     fn speaking(speaks: Speaks, upstream: SocketAddr) -> Proxy {
-        let listener = bind();
-        let addr = listener.local_addr().expect("the address of a listener");
+        let port = Port::free();
+        let (listener, addr) = (bind(&port), port.addr());
         let state = State {
             upstream,
             rules: Vec::new(),
@@ -108,7 +111,13 @@ impl Proxy {
             ended: false,
             connections: Vec::new(),
         };
-        let shared = Arc::new(Shared { listener, speaks, state: Mutex::new(state), changed: Condvar::new() });
+        let shared = Arc::new(Shared {
+            listener,
+            _port: port,
+            speaks,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        });
         let worker = shared.clone();
         let accepting = Some(thread::spawn(move || worker.accept()));
         Proxy { shared, addr, accepting }
@@ -303,18 +312,11 @@ impl Shared {
     }
 }
 
-/// A listener on a free loopback port outside the range from which the kernel serves clients.
-fn bind() -> TcpListener {
-    let mut port = 20_000 + u16::try_from(std::process::id() % 9_000).unwrap_or(0);
-    for _ in 0..12_000 {
-        port = if port >= 31_999 { 20_000 } else { port + 1 };
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            // Small, so that a client notices soon that nobody reads.
-            let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 64 << 10);
-            return listener;
-        }
-    }
-    panic!("no free port between 20000 and 31999");
+/// A listener whose buffers are small, so that a client notices soon that nobody reads.
+fn bind(port: &Port) -> TcpListener {
+    let listener = TcpListener::bind(port.addr()).expect("listen on a free port");
+    rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 64 << 10).expect("set the buffer's size");
+    listener
 }
 
 /// Ends a connection as a crashed peer or an angry firewall does: with a reset, once nobody holds it any more.

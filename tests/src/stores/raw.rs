@@ -152,11 +152,15 @@ fn request(bucket: &Bucket, method: &str, query: &str) -> String {
                 secret_key: seaweed::SECRET.to_owned(),
                 token: None,
             };
-            AwsAuthorizer::new(&credential, "s3", seaweed::REGION).try_authorize(&mut request, None).expect("sign");
+            AwsAuthorizer::new(&credential, "s3", seaweed::REGION)
+                .try_authorize(&mut request, None)
+                .expect("sign");
         }
         Kind::Azurite => {
             let key = AzureAccessKey::try_new(azurite::KEY).expect("the emulator's key");
-            AzureAuthorizer::new(&AzureCredential::AccessKey(key), azurite::ACCOUNT).try_authorize(&mut request).expect("sign");
+            AzureAuthorizer::new(&AzureCredential::AccessKey(key), azurite::ACCOUNT)
+                .try_authorize(&mut request)
+                .expect("sign");
         }
         Kind::Gcs => {}
     }

@@ -24,7 +24,8 @@ impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
-    }}
+    }
+}
 
 /// Sends a request to `addr` and reads the answer to its end.
 pub(super) fn send(
