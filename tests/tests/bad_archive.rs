@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use walarchive_core::archive::{Archive, BackupId, Keys, ObjectKind, Place};
 use walarchive_core::codec::CodecId;
-use walarchive_core::storage::open_url;
+use walarchive_core::storage::LocalStorage;
 use walarchive_tests::sample::{self, files_with, tree};
 use walarchive_tests::{Cluster, Options, Output, Product, Scratch, StopMode};
 
@@ -233,9 +234,9 @@ fn a_target_that_is_not_empty_is_left_alone() {
 /// Rewrites the manifest of a backup as another backup, as somebody could who may write to the archive.
 fn forge(backed: &Backed, id: &str, change: impl FnOnce(&mut Vec<Value>)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let url = format!("file://{}", backed.product.archive_dir().display());
+    let storage = LocalStorage::open(backed.product.archive_dir()).unwrap();
     runtime.block_on(async {
-        let archive = Archive::open(open_url(&url).unwrap(), Keys::default()).await.unwrap();
+        let archive = Archive::open(Arc::new(storage), Keys::default()).await.unwrap();
         let shown = backed.show(&backed.ids[1]).json();
         let place = Place {
             cluster: "main".parse().unwrap(),

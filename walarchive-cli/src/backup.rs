@@ -56,7 +56,7 @@ fn told(backup: &Backup) -> String {
 pub(crate) async fn create(context: Context, args: CreateArgs) -> Result<u8> {
     let settings = &context.settings;
     let request = BackupRequest {
-        archive: settings.archive().await?,
+        archive: context.archive().await?,
         cluster: settings.cluster()?,
         connection: settings.connection(),
         data_dir: settings.data_dir(),
@@ -89,7 +89,7 @@ pub(crate) async fn create(context: Context, args: CreateArgs) -> Result<u8> {
 
 /// `backup list`. A damaged backup does not hide the others; it is told, and makes the exit code 4.
 pub(crate) async fn list(context: Context) -> Result<u8> {
-    let archive = context.settings.archive().await?;
+    let archive = context.archive().await?;
     let (backups, damaged) = match context.catalog(&archive).await {
         Ok(catalog) => catalog.sound_backups().await?,
         Err(error) if error.kind() == Kind::Absent => Default::default(),
@@ -130,7 +130,7 @@ fn shown(backups: &[Backup]) -> String {
 
 /// `backup show`. Reads the whole manifest: what is shown is proven.
 pub(crate) async fn show(context: Context, id: BackupId) -> Result<u8> {
-    let archive = context.settings.archive().await?;
+    let archive = context.archive().await?;
     let catalog = context.catalog(&archive).await?;
     let backup = catalog.backup(&id).await?;
     scan(&catalog.archive, &catalog.place, &id, ()).await?;
@@ -140,7 +140,7 @@ pub(crate) async fn show(context: Context, id: BackupId) -> Result<u8> {
 
 /// `backup pin` and `backup unpin`
 pub(crate) async fn pin(context: Context, id: BackupId, pinned: bool) -> Result<u8> {
-    let archive = context.settings.archive().await?;
+    let archive = context.archive().await?;
     let catalog = context.catalog(&archive).await?;
     if pinned {
         pins::pin(&catalog, &id).await?;
@@ -156,7 +156,7 @@ pub(crate) async fn pin(context: Context, id: BackupId, pinned: bool) -> Result<
 
 /// `backup delete`
 pub(crate) async fn delete(context: Context, id: BackupId, yes: bool) -> Result<u8> {
-    let archive = context.settings.archive().await?;
+    let archive = context.archive().await?;
     let catalog = context.catalog(&archive).await?;
     let plan = deletion::plan(&catalog, &id).await?;
     let stored: u64 = plan.packs.iter().map(|(_, size)| size).sum();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::json;
-use walarchive_core::archive::Archive;
+use walarchive_core::archive::{Archive, ArchiveInfo};
 use walarchive_core::cipher::age::{Identity, Recipient, read_identity_file};
 use walarchive_core::config::write_identity;
 use walarchive_core::{Error, Result};
@@ -23,9 +23,9 @@ pub(crate) async fn init(context: Context, args: InitArgs) -> Result<u8> {
             ));
         }
     }
-    let storage = settings.new_storage()?;
+    let storage = settings.new_storage(&context.each_patient()?).await?;
     if let Some(file) = &args.generate_identity
-        && walarchive_core::archive::ArchiveInfo::read(storage.as_ref()).await.is_err()
+        && ArchiveInfo::find(storage.as_ref()).await?.is_none()
     {
         recipients.push(generated(file)?);
     }

@@ -12,7 +12,7 @@ use crate::run::Context;
 
 /// `restore`
 pub(crate) async fn restore(context: Context, args: RestoreArgs) -> Result<u8> {
-    let archive = context.settings.archive().await?;
+    let archive = context.archive().await?;
     // PGDATA may name the very directory that was lost: it says nothing about which cluster is wanted.
     let catalog = context.catalog_of(&archive, context.settings.system_id()?).await?;
     let backup = match args.backup.as_str() {

@@ -143,7 +143,7 @@ fn variables() -> Result<Vec<(String, String)>> {
 /// Runs async work to its end on this thread.
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
+        .enable_all()
         .build()
         .map_err(|error| Error::io("cannot start", error))?;
     runtime.block_on(work)
@@ -172,10 +172,24 @@ fn dispatch(command: Command, context: Context) -> Result<u8> {
 }
 
 impl Context {
-    /// Patience for everything that a command does with the archive; its beginning is told.
+    /// The archive, each request to which is tried again.
+    pub(crate) async fn archive(&self) -> Result<Archive> {
+        self.settings.archive(&self.each_patient()?).await
+    }
+
+    /// Patience for everything that a command does with the archive, together; its beginning is told.
     pub(crate) fn patience(&self, budget: Duration) -> Patience {
+        self.telling(Patience::altogether(budget))
+    }
+
+    /// Patience for each request to the archive.
+    pub(crate) fn each_patient(&self) -> Result<Patience> {
+        Ok(self.telling(Patience::each(self.settings.store_retry_budget()?)))
+    }
+
+    fn telling(&self, patience: Patience) -> Patience {
         let output = self.output;
-        Patience::altogether(budget).noticed_by(move |error, left| {
+        patience.noticed_by(move |error, left| {
             output.info(&format!("{}; trying again for up to {} s", error.story(), left.as_secs()));
         })
     }

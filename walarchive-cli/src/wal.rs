@@ -57,11 +57,12 @@ async fn push_one(context: &Context, file: &WalFile) -> Result<Pushed> {
         (None, None) => None,
     };
     let (cluster, codec) = (settings.cluster()?, settings.wal_codec()?);
+    let patience = context.patience(budget);
     let attempt = || async {
-        let archive = settings.archive().await?;
+        let archive = settings.archive(&patience).await?;
         Push { archive, cluster: cluster.clone(), codec: codec.clone(), system: expected }.run(file).await
     };
-    context.patience(budget).run(attempt).await
+    patience.run(attempt).await
 }
 
 /// `wal fetch`
@@ -69,8 +70,9 @@ pub(crate) async fn fetch(context: Context, caller: Caller, args: FetchArgs) -> 
     let in_recovery =
         matches!(caller, Caller::Recovery { standby: true }) || Path::new("recovery.signal").exists();
     let budget = context.settings.retry_budget(if in_recovery { IN_RECOVERY } else { OTHERWISE })?;
+    let patience = context.patience(budget);
     let attempt = || async {
-        let archive = context.settings.archive().await?;
+        let archive = context.settings.archive(&patience).await?;
         // restore_command runs in the data directory.
         let here = datadir::system_id_of(Path::new("."))?.map(SystemId);
         let catalog = match (context.settings.system_id()?, here) {
@@ -79,7 +81,7 @@ pub(crate) async fn fetch(context: Context, caller: Caller, args: FetchArgs) -> 
         };
         walarchive_core::ops::fetch::fetch(&catalog, &args.name, &args.dest).await
     };
-    let len = context.patience(budget).run(attempt).await?;
+    let len = patience.run(attempt).await?;
     let document = json!({ "name": args.name.to_string(), "dest": args.dest, "data_bytes": len });
     context.output.result(&document, String::new)?;
     Ok(0)
@@ -87,7 +89,7 @@ pub(crate) async fn fetch(context: Context, caller: Caller, args: FetchArgs) -> 
 
 /// `wal list`
 pub(crate) async fn list(context: Context) -> Result<u8> {
-    let archive = context.settings.archive().await?;
+    let archive = context.archive().await?;
     let list = match context.catalog(&archive).await {
         Ok(catalog) => wal_list::list(&catalog).await?,
         Err(error) if error.kind() == Kind::Absent => WalList::default(),
@@ -141,7 +143,7 @@ fn shown(list: &WalList) -> String {
 
 /// `wal show`
 pub(crate) async fn show(context: Context, name: WalName) -> Result<u8> {
-    let archive = context.settings.archive().await?;
+    let archive = context.archive().await?;
     let catalog = context.catalog(&archive).await?;
     let facts = wal_list::show(&catalog, &name).await?;
     context.output.result(&facts, || {

@@ -12,8 +12,9 @@ use crate::cipher::age::{Identity, Recipient, parse_recipients, read_identity_fi
 use crate::codec::{Codec, CodecSpec};
 use crate::error::{Error, Kind, Result};
 use crate::files;
+use crate::patience::Patience;
 use crate::postgres::conninfo::ConnInfo;
-use crate::storage::{Storage, create_url, open_url};
+use crate::storage::{self, Storage, StoreOptions};
 
 /// Where the settings file is, when nothing else is said.
 pub const DEFAULT_FILE: &str = "/etc/walarchive/walarchive.toml";
@@ -46,16 +47,73 @@ settings! {
     RETRY_BUDGET = "wal.retry_budget", "WALARCHIVE_RETRY_BUDGET";
     WAL_WAIT = "backup.wal_wait", "WALARCHIVE_BACKUP_WAL_WAIT";
     STATE_DIR = "state_dir", "WALARCHIVE_STATE_DIR";
+    STORE_ENDPOINT = "store.endpoint", "WALARCHIVE_STORE_ENDPOINT";
+    STORE_REGION = "store.region", "WALARCHIVE_STORE_REGION";
+    STORE_PATH_STYLE = "store.path_style", "WALARCHIVE_STORE_PATH_STYLE";
+    STORE_STORAGE_CLASS = "store.storage_class", "WALARCHIVE_STORE_STORAGE_CLASS";
+    STORE_SERVER_ENCRYPTION = "store.server_encryption", "WALARCHIVE_STORE_SERVER_ENCRYPTION";
+    STORE_PROFILE = "store.profile", "WALARCHIVE_STORE_PROFILE";
+    STORE_CA_FILE = "store.ca_file", "WALARCHIVE_STORE_CA_FILE";
+    STORE_PROXY = "store.proxy", "WALARCHIVE_STORE_PROXY";
+    STORE_ALLOW_HTTP = "store.allow_http", "WALARCHIVE_STORE_ALLOW_HTTP";
+    STORE_CREATE = "store.create", "WALARCHIVE_STORE_CREATE";
+    STORE_PART_SIZE = "store.part_size", "WALARCHIVE_STORE_PART_SIZE";
+    STORE_MAX_PARTS = "store.max_parts", "WALARCHIVE_STORE_MAX_PARTS";
+    STORE_MEMORY = "store.memory", "WALARCHIVE_STORE_MEMORY";
+    STORE_CONCURRENCY = "store.concurrency", "WALARCHIVE_STORE_CONCURRENCY";
+    STORE_BANDWIDTH = "store.bandwidth", "WALARCHIVE_STORE_BANDWIDTH";
+    STORE_CONNECT_TIMEOUT = "store.connect_timeout", "WALARCHIVE_STORE_CONNECT_TIMEOUT";
+    STORE_FIRST_BYTE_TIMEOUT = "store.first_byte_timeout", "WALARCHIVE_STORE_FIRST_BYTE_TIMEOUT";
+    STORE_STALL_TIMEOUT = "store.stall_timeout", "WALARCHIVE_STORE_STALL_TIMEOUT";
+    STORE_SSH_IDENTITY = "store.ssh_identity", "WALARCHIVE_STORE_SSH_IDENTITY";
+    STORE_SSH_KNOWN_HOSTS = "store.ssh_known_hosts", "WALARCHIVE_STORE_SSH_KNOWN_HOSTS";
+    STORE_RETRY_BUDGET = "store.retry_budget", "WALARCHIVE_STORE_RETRY_BUDGET";
 }
 
 /// The variable that names the settings file.
 const FILE_VARIABLE: &str = "WALARCHIVE_CONFIG";
+
+/// What stands before the name of a store's option in its key.
+const STORE: &str = "store.";
+
+/// Variables with the providers' own names begin so, or are named so.
+const PROVIDERS: [&str; 8] = [
+    "AWS_",
+    "GOOGLE_",
+    "AZURE_",
+    "HOME",
+    "SERVICE_ACCOUNT",
+    "IDENTITY_ENDPOINT",
+    "IDENTITY_HEADER",
+    "SSH_AUTH_SOCK",
+];
+
+/// The variables among them that are needed to find a store and the files with its credentials, and hold no secret.
+const NOT_SECRET: [&str; 16] = [
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ALLOW_HTTP",
+    "AWS_PROFILE",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_CA_BUNDLE",
+    "AWS_ROLE_ARN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "GOOGLE_SERVICE_ACCOUNT",
+    "AZURE_STORAGE_ACCOUNT",
+    "AZURE_STORAGE_ACCOUNT_NAME",
+    "AZURE_STORAGE_ENDPOINT",
+];
 
 /// The values of settings, by key, with where each comes from.
 #[derive(Default)]
 pub struct Settings {
     values: BTreeMap<&'static str, (String, String)>,
     file: Option<PathBuf>,
+    variables: BTreeMap<String, String>,
 }
 
 /// What flags say.
@@ -115,6 +173,8 @@ impl Settings {
         let mut settings = Settings::default();
         settings.take_file(flags, &variables)?;
         settings.take_variables(&variables)?;
+        variables.retain(|name, _| PROVIDERS.iter().any(|known| name.starts_with(known)));
+        settings.variables = variables;
         for (setting, value) in
             [(ARCHIVE, &flags.archive), (CLUSTER, &flags.cluster), (SYSTEM_ID, &flags.system_id)]
         {
@@ -196,19 +256,37 @@ impl Settings {
         })
     }
 
+    /// How the store is used, with this patience.
+    pub fn store_options(&self, patience: &Patience) -> Result<StoreOptions> {
+        let mut options = StoreOptions {
+            patience: patience.clone(),
+            variables: self.variables.clone(),
+            ..StoreOptions::default()
+        };
+        for (key, (value, place)) in &self.values {
+            match key.strip_prefix(STORE) {
+                Some(name) if *key != STORE_RETRY_BUDGET.key => options
+                    .set(name, value)
+                    .map_err(|error| error.during(format!("{key} (set by {place})")))?,
+                _ => {}
+            }
+        }
+        Ok(options)
+    }
+
     /// The store that the archive is in.
-    pub fn storage(&self) -> Result<Arc<dyn Storage>> {
-        open_url(self.url()?)
+    pub async fn storage(&self, patience: &Patience) -> Result<Arc<dyn Storage>> {
+        storage::open(self.url()?, &self.store_options(patience)?).await
     }
 
     /// The same; a directory is made if it is not there.
-    pub fn new_storage(&self) -> Result<Arc<dyn Storage>> {
-        create_url(self.url()?)
+    pub async fn new_storage(&self, patience: &Patience) -> Result<Arc<dyn Storage>> {
+        storage::create(self.url()?, &self.store_options(patience)?).await
     }
 
-    /// The archive's URL, for messages.
+    /// The archive's URL, for messages: without its query, which may hold a proxy's password.
     pub fn archive_url(&self) -> Result<String> {
-        self.url().map(str::to_owned)
+        self.url().map(|url| url.split('?').next().unwrap_or(url).to_owned())
     }
 
     /// The name of the cluster.
@@ -263,9 +341,9 @@ impl Settings {
     }
 
     /// The archive, opened.
-    pub async fn archive(&self) -> Result<Archive> {
-        let url = self.url()?;
-        let storage = self.storage()?;
+    pub async fn archive(&self, patience: &Patience) -> Result<Archive> {
+        let url = self.archive_url()?;
+        let storage = self.storage(patience).await?;
         Archive::open(storage, self.keys()?)
             .await
             .map_err(|error| error.during(format!("opening the archive {url}")))
@@ -296,6 +374,11 @@ impl Settings {
         self.parsed(&RETRY_BUDGET, default, duration)
     }
 
+    /// How long each request of other commands is tried again.
+    pub fn store_retry_budget(&self) -> Result<Duration> {
+        self.parsed(&STORE_RETRY_BUDGET, Duration::from_secs(60), duration)
+    }
+
     /// How long a backup waits for the WAL that it needs.
     pub fn wal_wait(&self) -> Result<Duration> {
         self.parsed(&WAL_WAIT, Duration::from_secs(300), duration)
@@ -311,13 +394,22 @@ impl Settings {
         };
         let mut variables = Vec::new();
         let file = self.file.as_ref().map(|path| path.display().to_string());
-        for setting in [&ARCHIVE, &CLUSTER, &SYSTEM_ID, &IDENTITY_FILE, &RETRY_BUDGET] {
+        let of_stores = ALL.iter().filter(|setting| setting.key.starts_with(STORE));
+        for setting in
+            [&ARCHIVE, &CLUSTER, &SYSTEM_ID, &IDENTITY_FILE, &RETRY_BUDGET].into_iter().chain(of_stores)
+        {
             let Some((value, place)) = self.values.get(setting.key) else { continue };
-            if Some(place) == file.as_ref() {
+            // A proxy's password does not belong into a settings file of the server.
+            if Some(place) == file.as_ref() || (setting.key == STORE_PROXY.key && value.contains('@')) {
                 continue;
             }
             let value = if setting.key == IDENTITY_FILE.key { absolute(value)? } else { value.clone() };
             variables.push((setting.variable, value));
+        }
+        for name in NOT_SECRET {
+            if let Some(value) = self.variables.get(name).filter(|value| !value.is_empty()) {
+                variables.push((name, value.clone()));
+            }
         }
         let file = match &self.file {
             Some(path) if *path != Path::new(DEFAULT_FILE) => {

@@ -15,7 +15,7 @@ use futures::future::join_all;
 use futures::stream::TryStreamExt;
 use tempfile::TempDir;
 use walarchive_core::error::{Error, Kind, Result};
-use walarchive_core::storage::{Created, LocalStorage, MemoryStorage, Storage, create_url, open_url};
+use walarchive_core::storage::{Created, LocalStorage, MemoryStorage, Storage, StoreOptions, create, open};
 
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -384,13 +384,14 @@ fn urls_open_and_create() {
         let scratch = TempDir::new().unwrap();
         let root = scratch.path().join("with space/and %41");
         let url = format!("file://{}/with%20space/and%20%2541", scratch.path().display());
-        assert_eq!(open_url(&url).unwrap_err().kind(), Kind::Unreachable);
+        let options = StoreOptions::default();
+        assert_eq!(kind(open(&url, &options).await), Kind::Unreachable);
         assert!(!root.exists(), "opening makes nothing");
-        create_url(&url).unwrap().create("a", one("x")).await.unwrap();
+        create(&url, &options).await.unwrap().create("a", one("x")).await.unwrap();
         assert_eq!(fs::read(root.join("a")).unwrap(), b"x");
-        assert_eq!(content(&*open_url(&url).unwrap(), "a").await, b"x");
-        assert_eq!(content(&*open_url(root.to_str().unwrap()).unwrap(), "a").await, b"x");
-        assert_eq!(create_url("gs://bucket").unwrap_err().kind(), Kind::Usage);
+        assert_eq!(content(&*open(&url, &options).await.unwrap(), "a").await, b"x");
+        assert_eq!(content(&*open(root.to_str().unwrap(), &options).await.unwrap(), "a").await, b"x");
+        assert_eq!(kind(create("ftp://bucket", &options).await), Kind::Usage);
     });
 }
 

@@ -53,19 +53,23 @@ impl ArchiveInfo {
         Ok(info)
     }
 
+    /// Reads the description, if there is one.
+    pub async fn find(storage: &dyn Storage) -> Result<Option<ArchiveInfo>> {
+        match storage.get(ARCHIVE_JSON, Some(0..LONGEST)).await {
+            Ok(part) => ArchiveInfo::parse(&part.bytes).map(Some),
+            Err(error) if error.kind() == Kind::Absent => Ok(None),
+            Err(error) => Err(error.during("reading the archive's description")),
+        }
+    }
+
     /// Reads the description. That it is missing never proves that the archive is empty: a directory that is
     /// not mounted looks the same, so it is `Unreachable`.
     pub async fn read(storage: &dyn Storage) -> Result<ArchiveInfo> {
-        match storage.get(ARCHIVE_JSON, Some(0..LONGEST)).await {
-            Ok(part) => ArchiveInfo::parse(&part.bytes),
-            Err(error) if error.kind() == Kind::Absent => Err(Error::new(
-                Kind::Unreachable,
-                "there is no archive at this place (archive.json is missing)",
-            )
-            .on(ARCHIVE_JSON)
-            .hint("is it mounted, and is the URL right? 'walarchive init' makes a new archive")),
-            Err(error) => Err(error.during("reading the archive's description")),
-        }
+        ArchiveInfo::find(storage).await?.ok_or_else(|| {
+            Error::new(Kind::Unreachable, "there is no archive at this place (archive.json is missing)")
+                .on(ARCHIVE_JSON)
+                .hint("is it mounted, and is the URL right? 'walarchive init' makes a new archive")
+        })
     }
 
     /// Stores this description, unless there is one; gives the one that is stored, and whether it is this.

@@ -1,10 +1,16 @@
 //! Where objects live: a small contract over any object store.
 
+mod cloud;
+mod http;
 mod key;
+mod limited;
 mod local;
 mod memory;
 mod object;
+mod open;
+mod options;
 mod root;
+mod steady;
 mod url;
 mod walk;
 
@@ -18,9 +24,11 @@ use futures::stream::{self, BoxStream, StreamExt};
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
+pub use cloud::CloudStorage;
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
-pub use url::{create_url, open_url};
+pub use open::{create, open};
+pub use options::{CreateMode, StoreOptions};
 
 use crate::error::{Error, Result};
 

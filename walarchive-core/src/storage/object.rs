@@ -10,24 +10,62 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::{
-    Error as StoreError, GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode,
-    PutOptions, PutPayload, path::Path,
+    Attributes, Error as StoreError, GetOptions, GetRange, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path,
 };
 use tokio::sync::Mutex;
 
+use super::http;
 use super::{Created, Entry, Part, Storage, Upload, key};
 use crate::error::{Error, Kind, Result};
 
-/// A store over an [`ObjectStore`], without what is special to any.
+/// A store over an [`ObjectStore`], or over all of it below a prefix, without what is special to any.
 #[derive(Debug)]
 pub(super) struct Objects {
     store: Arc<dyn ObjectStore>,
+    root: Root,
+    attributes: Attributes,
+}
+
+/// What stands before all keys in the store: nothing, or a prefix without a slash at its end.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Root(pub(super) String);
+
+impl Root {
+    /// The path of an object.
+    pub(super) fn object(&self, key: &str) -> Result<Path> {
+        let path = key::object(key)?;
+        if self.0.is_empty() { Ok(path) } else { key::object(&format!("{}/{key}", self.0)) }
+    }
+
+    /// The path of a prefix, `None` for the whole store.
+    fn prefix(&self, prefix: &str) -> Result<Option<Path>> {
+        if prefix.is_empty() { key::prefix(&self.0) } else { self.object(prefix).map(Some) }
+    }
+
+    /// The key of an object that the store names so.
+    pub(super) fn key(&self, path: &str) -> Option<String> {
+        let key = if self.0.is_empty() { path } else { path.strip_prefix(&self.0)?.strip_prefix('/')? };
+        key::is_key(key).then(|| key.to_owned())
+    }
 }
 
 impl Objects {
     /// A store over `store`.
     pub(super) fn new(store: Arc<dyn ObjectStore>) -> Self {
-        Objects { store }
+        Objects::below(store, Root::default(), Attributes::new())
+    }
+
+    /// A store over what is below `root` in `store`; what it creates has these attributes.
+    pub(super) fn below(store: Arc<dyn ObjectStore>, root: Root, attributes: Attributes) -> Self {
+        Objects { store, root, attributes }
+    }
+
+    /// Stores an object, replacing what is there.
+    pub(super) async fn overwrite(&self, key: &str, payload: Vec<Bytes>) -> Result<()> {
+        let options = PutOptions { attributes: self.attributes.clone(), ..PutOptions::default() };
+        let put = self.store.put_opts(&self.root.object(key)?, PutPayload::from_iter(payload), options).await;
+        put.map(drop).map_err(|source| failed("storing", key, source))
     }
 
     /// The bytes of a range that is not empty, or of the whole object.
@@ -42,8 +80,9 @@ impl Objects {
 #[async_trait]
 impl Storage for Objects {
     async fn create(&self, key: &str, payload: Vec<Bytes>) -> Result<Created> {
-        let path = key::object(key)?;
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let path = self.root.object(key)?;
+        let attributes = self.attributes.clone();
+        let options = PutOptions { mode: PutMode::Create, attributes, ..PutOptions::default() };
         match self.store.put_opts(&path, PutPayload::from_iter(payload), options).await {
             Ok(_) => Ok(Created::New),
             Err(StoreError::AlreadyExists { .. }) => Ok(Created::Exists),
@@ -52,14 +91,15 @@ impl Storage for Objects {
     }
 
     async fn upload(&self, key: &str) -> Result<Box<dyn Upload>> {
-        let upload = self.store.put_multipart(&key::object(key)?).await;
+        let upload = self.store.put_multipart(&self.root.object(key)?).await;
         let upload = upload.map_err(|source| failed("starting the upload of", key, source))?;
-        let turn = Mutex::new(Turn { upload, next: 0, early: BTreeMap::new() });
+        let turn = Turn { upload: Some(upload), finished: false, next: 0, early: BTreeMap::new() };
+        let turn = Mutex::new(turn);
         Ok(Box::new(ObjectUpload { key: key.to_owned(), turn }))
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Part> {
-        let path = key::object(key)?;
+        let path = self.root.object(key)?;
         let start = range.as_ref().map(|range| range.start);
         let source = if range.as_ref().is_some_and(Range::is_empty) {
             None
@@ -71,9 +111,8 @@ impl Storage for Objects {
         };
         // Stores disagree on how to say that a range starts behind the end: the size tells.
         match (source, start) {
-            (Some(source @ StoreError::NotFound { .. }), _) | (Some(source), None) => {
-                Err(failed("reading", key, source))
-            }
+            (Some(source), None) => Err(failed("reading", key, source)),
+            (Some(source), _) if !may_be_of_range(&source) => Err(failed("reading", key, source)),
             (source, start) => {
                 let object_size = self.size(key).await?;
                 match source {
@@ -85,24 +124,27 @@ impl Storage for Objects {
     }
 
     async fn size(&self, key: &str) -> Result<u64> {
-        let meta = self.store.head(&key::object(key)?).await;
+        let meta = self.store.head(&self.root.object(key)?).await;
         Ok(meta.map_err(|source| failed("looking up", key, source))?.size)
     }
 
     fn list(&self, prefix: &str) -> BoxStream<'static, Result<Entry>> {
-        let path = match key::prefix(prefix) {
+        let path = match self.root.prefix(prefix) {
             Ok(path) => path,
             Err(error) => return stream::once(async { Err(error) }).boxed(),
         };
-        let prefix = prefix.to_owned();
+        let (prefix, root) = (prefix.to_owned(), self.root.clone());
         let found = self.store.list(path.as_ref());
         let found = found.map_err(move |source| failed("listing", &prefix, source));
-        let found = found.map_ok(|meta| Entry { key: meta.location.into(), size: meta.size });
-        found.try_filter(|entry| std::future::ready(key::is_key(&entry.key))).boxed()
+        let entry = move |meta: ObjectMeta| {
+            let key = root.key(meta.location.as_ref());
+            std::future::ready(Ok(key.map(|key| Entry { key, size: meta.size })))
+        };
+        found.try_filter_map(entry).boxed()
     }
 
     async fn list_dirs(&self, prefix: &str) -> Result<Vec<String>> {
-        let path = key::prefix(prefix)?;
+        let path = self.root.prefix(prefix)?;
         let found = self.store.list_with_delimiter(path.as_ref()).await;
         let found = found.map_err(|source| failed("listing", prefix, source))?;
         let names = found.common_prefixes.iter().filter_map(|path| path.filename());
@@ -110,7 +152,7 @@ impl Storage for Objects {
     }
 
     async fn delete(&self, key: &str) -> Result<()> {
-        match self.store.delete(&key::object(key)?).await {
+        match self.store.delete(&self.root.object(key)?).await {
             Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
             Err(source) => Err(failed("removing", key, source)),
         }
@@ -124,39 +166,61 @@ struct ObjectUpload {
 }
 
 struct Turn {
-    upload: Box<dyn MultipartUpload>,
+    /// Gone once it has ended: it holds files open.
+    upload: Option<Box<dyn MultipartUpload>>,
+    finished: bool,
     next: usize,
     early: BTreeMap<usize, Vec<Bytes>>,
+}
+
+impl Turn {
+    fn upload(&mut self, key: &str) -> Result<&mut Box<dyn MultipartUpload>> {
+        // A part that failed cannot be given again: this kind of upload puts parts one behind the other.
+        let ended = || Error::new(Kind::Local, format!("the upload of {key} failed or ended before")).on(key);
+        self.upload.as_mut().ok_or_else(ended)
+    }
 }
 
 #[async_trait]
 impl Upload for ObjectUpload {
     async fn part(&self, number: usize, pieces: Vec<Bytes>) -> Result<()> {
         let mut turn = self.turn.lock().await;
+        if number < turn.next {
+            return Ok(());
+        }
         turn.early.insert(number, pieces);
         loop {
             let next = turn.next;
             let Some(pieces) = turn.early.remove(&next) else { return Ok(()) };
-            let sent = turn.upload.put_part(PutPayload::from_iter(pieces)).await;
-            sent.map_err(|source| failed("uploading", &self.key, source))?;
+            let sent = turn.upload(&self.key)?.put_part(PutPayload::from_iter(pieces)).await;
+            if let Err(source) = sent {
+                turn.upload = None;
+                return Err(failed("uploading", &self.key, source));
+            }
             turn.next += 1;
         }
     }
 
     async fn finish(&self) -> Result<()> {
         let mut turn = self.turn.lock().await;
+        if turn.finished {
+            return Ok(());
+        }
         if let Some(number) = turn.early.keys().next() {
             let message =
                 format!("finishing the upload of {}: a part before number {number} is missing", self.key);
             return Err(Error::bug(message).on(&self.key));
         }
-        let done = turn.upload.complete().await;
-        done.map(drop).map_err(|source| failed("finishing the upload of", &self.key, source))
+        let done = turn.upload(&self.key)?.complete().await;
+        done.map_err(|source| failed("finishing the upload of", &self.key, source))?;
+        turn.finished = true;
+        turn.upload = None;
+        Ok(())
     }
 
     async fn abort(&self) -> Result<()> {
-        let done = self.turn.lock().await.upload.abort().await;
-        done.map_err(|source| failed("giving up the upload of", &self.key, source))
+        let Some(mut upload) = self.turn.lock().await.upload.take() else { return Ok(()) };
+        upload.abort().await.map_err(|source| failed("giving up the upload of", &self.key, source))
     }
 }
 
@@ -174,6 +238,11 @@ pub(super) fn failed(attempt: &str, key: &str, source: StoreError) -> Error {
         },
     };
     Error::new(kind, format!("{attempt} {}", name(key))).on(name(key)).because(source)
+}
+
+/// Whether an error may mean that a range starts behind the end, for which there is no error of its own.
+fn may_be_of_range(source: &StoreError) -> bool {
+    matches!(source, StoreError::Generic { .. }) && http::refused(source).is_none()
 }
 
 /// What an error of the file system means for the object `key`.
