@@ -83,6 +83,8 @@ struct State {
     /// Grows with each script, and frees whoever stalls for an older one.
     script: u64,
     open: bool,
+    /// How often the listener was closed: connections from before do not live on.
+    outages: u64,
     ended: bool,
     connections: Vec<Weak<TcpStream>>,
 }
@@ -108,6 +110,7 @@ impl Proxy {
             log: Vec::new(),
             script: 0,
             open: true,
+            outages: 0,
             ended: false,
             connections: Vec::new(),
         };
@@ -189,6 +192,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn outages(&self) -> u64 {
+        self.state().outages
+    }
+
     fn accept(self: Arc<Shared>) {
         loop {
             match self.listener.accept() {
@@ -214,12 +221,13 @@ impl Shared {
         }
         state.connections.retain(|connection| connection.strong_count() > 0);
         state.connections.push(Arc::downgrade(&client));
+        let born = state.outages;
         drop(state);
         thread::spawn(move || {
             // What goes wrong between two others is theirs to notice: their connections end with it.
             let result = match self.speaks {
-                Speaks::Http => relay::serve(&self, &client),
-                Speaks::Bytes => raw::serve(&self, &client),
+                Speaks::Http => relay::serve(&self, &client, born),
+                Speaks::Bytes => raw::serve(&self, &client, born),
             };
             if result.is_err() {
                 reset(&client);
@@ -277,6 +285,7 @@ impl Shared {
     fn close(&self) {
         let mut state = self.state();
         state.open = false;
+        state.outages += 1;
         // The socket stays bound, so that nobody else gets the port.
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         for connection in state.connections.drain(..) {

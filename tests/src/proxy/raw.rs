@@ -20,8 +20,8 @@ enum Tamper {
     Flip(u64),
 }
 
-/// Carries bytes until both directions have ended.
-pub(super) fn serve(shared: &Arc<Shared>, client: &Arc<TcpStream>) -> io::Result<()> {
+/// Carries bytes until both directions have ended, or the listener is closed, which it was `born` times before.
+pub(super) fn serve(shared: &Arc<Shared>, client: &Arc<TcpStream>, born: u64) -> io::Result<()> {
     client.set_nodelay(true)?;
     let (_, fault) = shared.meet(&Request::default());
     let (there, back) = match fault {
@@ -51,13 +51,19 @@ pub(super) fn serve(shared: &Arc<Shared>, client: &Arc<TcpStream>) -> io::Result
     let other = shared.clone();
     let cut = Arc::new(AtomicBool::new(false));
     let cut_there = cut.clone();
-    let thread = thread::spawn(move || carry(&other, &down, &up, there, &cut_there));
-    carry(shared, &upstream, client, back, &cut);
+    let thread = thread::spawn(move || carry(&other, (&down, &up), there, &cut_there, born));
+    carry(shared, (&upstream, client), back, &cut, born);
     let _ = thread.join();
     Ok(())
 }
 
-fn carry(shared: &Shared, mut from: &TcpStream, mut to: &TcpStream, tamper: Tamper, ended: &AtomicBool) {
+fn carry(
+    shared: &Shared,
+    (mut from, mut to): (&TcpStream, &TcpStream),
+    tamper: Tamper,
+    ended: &AtomicBool,
+    born: u64,
+) {
     let mut buffer = vec![0; 16 << 10];
     let mut passed = 0u64;
     loop {
@@ -87,7 +93,7 @@ fn carry(shared: &Shared, mut from: &TcpStream, mut to: &TcpStream, tamper: Tamp
         passed += read as u64;
     }
     // A connection that is being reset must not end politely before that.
-    if !ended.load(Ordering::SeqCst) {
+    if !ended.load(Ordering::SeqCst) && shared.outages() == born {
         let _ = to.shutdown(Shutdown::Write);
     }
 }

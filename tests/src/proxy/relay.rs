@@ -27,11 +27,15 @@ enum Tamper {
     Slow(usize, Duration),
 }
 
-/// Serves a client until one of them has enough.
-pub(super) fn serve(shared: &Arc<Shared>, client: &Arc<TcpStream>) -> io::Result<()> {
+/// Serves a client until one of them has enough, or the listener is closed, which it was `born` times before.
+pub(super) fn serve(shared: &Arc<Shared>, client: &Arc<TcpStream>, born: u64) -> io::Result<()> {
     client.set_nodelay(true)?;
     let mut input = BufReader::new(&**client);
     while let Some(head) = Head::read(&mut input)? {
+        if shared.outages() != born {
+            reset(client);
+            return Ok(());
+        }
         let mut exchange = Exchange::begin(shared, client, head);
         match exchange.run(&mut input)? {
             Then::Next => {}
