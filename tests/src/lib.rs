@@ -19,6 +19,7 @@
 
 mod background;
 mod cluster;
+pub mod conformance;
 mod kill;
 mod ports;
 mod product;

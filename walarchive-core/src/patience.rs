@@ -10,12 +10,15 @@ use crate::error::{Error, Result};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// Is told of a failure that is tried again, and how long at most.
+type Notice = dyn Fn(&Error, Duration) + Send + Sync;
+
 /// How long operations are tried again.
 #[derive(Clone)]
 pub struct Patience {
     budget: Duration,
     until: Option<Instant>,
-    notice: Arc<dyn Fn(&Error, Duration) + Send + Sync>,
+    notice: Arc<Notice>,
 }
 
 impl Patience {

@@ -1,5 +1,9 @@
 //! A place for one archive on a server.
 
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+
 use super::{Kind, Raw, Server, azurite, raw, seaweed, unique};
 use crate::Scratch;
 
@@ -112,6 +116,12 @@ impl Bucket {
         });
         let file = format!("service-account-{}.json", self.endpoint.replace([':', '[', ']'], "-"));
         self.scratch.write(file, account.to_string()).display().to_string()
+    }
+
+    /// object_store's own client to the archive's place, as [`env`](Bucket::env) would have it: through a proxy if
+    /// one was set. It tries nothing again, and its calls block.
+    pub fn store(&self) -> Arc<dyn ObjectStore> {
+        Raw::new(self.clone()).object_store()
     }
 
     /// What the store really holds, past the product and whatever stands in front of the server.

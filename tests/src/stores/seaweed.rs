@@ -40,11 +40,17 @@ pub(super) fn server() -> Option<Program> {
     {
         line.push(format!("-{option}={}", scratch.join(format!("{name}.sock")).display()));
     }
-    // Otherwise it reports home, and opens more ports.
+    // Otherwise it reports home, opens more ports, and makes every bucket that is asked for.
     line.extend(
         ["master.telemetry=false", "admin.ui=false", "webdav=false", "s3.iam=false"]
             .into_iter()
-            .chain(["s3.port.iceberg=0", "s3.port.lance=0", "ip=127.0.0.1", "ip.bind=127.0.0.1"])
+            .chain([
+                "s3.port.iceberg=0",
+                "s3.port.lance=0",
+                "s3.autoCreateBucket=false",
+                "ip=127.0.0.1",
+                "ip.bind=127.0.0.1",
+            ])
             .map(|option| format!("-{option}")),
     );
     Some(Program {

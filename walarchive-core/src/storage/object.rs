@@ -226,6 +226,17 @@ impl Upload for ObjectUpload {
 
 /// What a store's error means for the object `key`.
 pub(super) fn failed(attempt: &str, key: &str, source: StoreError) -> Error {
+    if let Some(trouble) = http::trouble(&source) {
+        let error = trouble.error(format!("{attempt} {}", name(key))).on(name(key));
+        return if asked_the_machine(&source) { error.hint(NO_CREDENTIALS) } else { error };
+    }
+    if asked_the_machine(&source) {
+        let error = Error::new(Kind::Unreachable, format!("{attempt} {}", name(key))).on(name(key));
+        return error.hint(NO_CREDENTIALS).because(source);
+    }
+    if let Some(own) = own_cause(&source) {
+        return Error::new(own.kind(), format!("{attempt} {}", name(key))).on(name(key)).because(source);
+    }
     let kind = match &source {
         StoreError::NotFound { .. } => Kind::Absent,
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => Kind::Denied,
@@ -240,9 +251,20 @@ pub(super) fn failed(attempt: &str, key: &str, source: StoreError) -> Error {
     Error::new(kind, format!("{attempt} {}", name(key))).on(name(key)).because(source)
 }
 
+const NO_CREDENTIALS: &str = "no credentials were found in the environment or in files, so this machine's metadata service was \
+    asked for some: name them with AWS_ACCESS_KEY_ID, AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_KEY or their like";
+
+/// Whether the request that failed went to the metadata service of the machine that this runs on.
+fn asked_the_machine(source: &StoreError) -> bool {
+    let text = source.to_string();
+    ["//169.254.169.254/", "//169.254.170.2/", "//metadata.google.internal/"]
+        .iter()
+        .any(|host| text.contains(host))
+}
+
 /// Whether an error may mean that a range starts behind the end, for which there is no error of its own.
 fn may_be_of_range(source: &StoreError) -> bool {
-    matches!(source, StoreError::Generic { .. }) && http::refused(source).is_none()
+    matches!(source, StoreError::Generic { .. }) && http::trouble(source).is_none()
 }
 
 /// What an error of the file system means for the object `key`.
@@ -268,6 +290,18 @@ fn explained(attempt: &str, key: &str, cause: io::ErrorKind) -> Error {
 
 fn name(key: &str) -> &str {
     if key.is_empty() { "the archive" } else { key }
+}
+
+/// The error of our own that a client was given, when it asked for credentials.
+fn own_cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(own) = error.downcast_ref::<Error>() {
+            return Some(own);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// The error of the operating system under a store's error.

@@ -131,6 +131,9 @@ fn serve(connection: &TcpStream, shared: &Shared) -> io::Result<()> {
         if request.method != "HEAD" {
             writer.write_all(&answer.body)?;
         }
+        if request.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
+            break;
+        }
     }
     Ok(())
 }

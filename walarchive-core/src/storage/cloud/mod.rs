@@ -2,6 +2,7 @@
 
 mod azure;
 mod google;
+mod profile;
 mod s3;
 
 use std::collections::BTreeMap;

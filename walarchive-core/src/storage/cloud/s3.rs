@@ -1,9 +1,12 @@
 //! S3 and what speaks like it.
 
+use std::sync::Arc;
+
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
 
 use super::super::http::Connector;
 use super::super::{CreateMode, StoreOptions};
+use super::profile::{Profile, ProfileCredentials};
 use super::{client_options, no_retries, says_yes, unusable};
 use crate::error::{Error, Result};
 
@@ -13,16 +16,27 @@ const DEFAULT_REGION: &str = "us-east-1";
 pub(super) fn client(bucket: &str, options: &StoreOptions, connector: Connector) -> Result<AmazonS3> {
     let mut options = options.clone();
     options.allow_http |= options.variable("AWS_ALLOW_HTTP").is_some_and(says_yes);
-    let mut builder = from_variables(&options)
+    let variable = |names: [&str; 2]| names.iter().find_map(|name| options.variable(name)).map(str::to_owned);
+    let region = variable(["AWS_REGION", "AWS_DEFAULT_REGION"]);
+    let endpoint = variable(["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]);
+    options.region = options.region.or(region);
+    options.endpoint = options.endpoint.or(endpoint);
+    let mut builder = from_variables(&options);
+    if let Some(found) = profile_of(&options)? {
+        options.region = options.region.or(found.region);
+        options.endpoint = options.endpoint.or(found.endpoint);
+        if let Some(provider) = found.provider {
+            builder = builder.with_credentials(Arc::new(provider));
+        }
+    }
+    builder = builder
         .with_bucket_name(bucket)
         .with_http_connector(connector)
         .with_client_options(client_options(&options))
         .with_retry(no_retries())
         // One request for one object: not every look-alike removes several at once.
         .with_disable_bulk_delete(true);
-    let region = options.region.as_deref().or_else(|| options.variable("AWS_REGION"));
-    let region = region.or_else(|| options.variable("AWS_DEFAULT_REGION")).unwrap_or(DEFAULT_REGION);
-    builder = builder.with_region(region);
+    builder = builder.with_region(options.region.as_deref().unwrap_or(DEFAULT_REGION));
     if options.variable("AWS_CHECKSUM_ALGORITHM").is_none() {
         // Signing needs this digest of what is sent anyway; so the store checks what arrives against it.
         builder = builder.with_checksum_algorithm(Checksum::SHA256);
@@ -40,6 +54,37 @@ pub(super) fn client(bucket: &str, options: &StoreOptions, connector: Connector)
         builder = encrypted(builder, encryption)?;
     }
     builder.build().map_err(|source| unusable("S3", source))
+}
+
+/// What a profile of the shared files adds to what was said otherwise.
+struct Found {
+    region: Option<String>,
+    endpoint: Option<String>,
+    provider: Option<ProfileCredentials>,
+}
+
+/// Where the provider's own tools look: a profile that is asked for, then the environment, then the default profile,
+/// then the machine that this runs on.
+fn profile_of(options: &StoreOptions) -> Result<Option<Found>> {
+    let asked = options.profile.is_some() || options.variable("AWS_PROFILE").is_some();
+    let in_environment = ["AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE"];
+    let in_environment = in_environment.iter().any(|name| options.variable(name).is_some());
+    let profile = Profile::of(options);
+    let read = match profile.read() {
+        // Files of another user, where they are not needed.
+        Err(_) if in_environment => None,
+        read => read?,
+    };
+    let Some(values) = read else {
+        return if asked && !in_environment { Err(profile.missing()) } else { Ok(None) };
+    };
+    let value = |key: &str| values.get(key).filter(|value| !value.is_empty()).cloned();
+    let (region, endpoint) = (value("region"), value("endpoint_url"));
+    let provider = match options.profile.is_some() || !in_environment {
+        true => profile.provider(&values)?,
+        false => None,
+    };
+    Ok(Some(Found { region, endpoint, provider }))
 }
 
 /// All that the environment says by names that start with `AWS_`.
@@ -66,8 +111,7 @@ enum Address {
 }
 
 fn address(bucket: &str, options: &StoreOptions) -> Result<Address> {
-    let named = options.endpoint.as_deref().or_else(|| options.variable("AWS_ENDPOINT_URL_S3"));
-    let Some(endpoint) = named.or_else(|| options.variable("AWS_ENDPOINT_URL")) else {
+    let Some(endpoint) = options.endpoint.as_deref() else {
         // A dot in the bucket's name makes a host's name that the provider's certificate does not cover.
         return Ok(Address::Provider { in_path: options.path_style.unwrap_or(bucket.contains('.')) });
     };

@@ -1,0 +1,78 @@
+//! The contract of storage over every store there is.
+
+use std::fs;
+use std::sync::Arc;
+
+use walarchive_core::error::Kind;
+use walarchive_core::storage::{self, LocalStorage, MemoryStorage, StoreOptions};
+use walarchive_tests::conformance::{self, Store, keys, one};
+use walarchive_tests::stores::{self, Bucket};
+use walarchive_tests::{Scratch, stores::Kind as Which};
+
+fn run<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build();
+    runtime.expect("a runtime").block_on(test)
+}
+
+/// As the programs open it: the small parts keep the tests quick.
+async fn open(bucket: &Bucket) -> Store {
+    let mut options = StoreOptions { variables: bucket.env().into_iter().collect(), ..Default::default() };
+    options.set("part_size", "5MiB").expect("an option");
+    storage::open(&bucket.url(), &options).await.expect("open the store")
+}
+
+fn conforms(which: Which) {
+    let scratch = Scratch::new();
+    let Some(bucket) = stores::shared(&scratch, which) else { return };
+    run(async {
+        let store = open(&bucket).await;
+        conformance::storage(&store).await;
+        // Nobody else's objects are listed, though their keys begin alike.
+        let other = open(&bucket.with_prefix(&format!("{}2", bucket.prefix()))).await;
+        assert_eq!(keys(&*other, "").await, [""; 0]);
+        other.create("c/one", one("another archive's")).await.expect("create");
+        assert_eq!(keys(&*other, "").await, ["c/one"]);
+        assert_eq!(conformance::content(&*store, "c/one").await, b"first");
+        let missing = open(&bucket.missing()).await;
+        let error = missing.create("c/one", one("nowhere")).await.expect_err("there is no such bucket");
+        assert!(!matches!(error.kind(), Kind::Absent | Kind::Bug), "{error:?}");
+    });
+    assert!(bucket.raw().list().iter().any(|(key, size)| key == "c/one" && *size == 5));
+}
+
+#[test]
+fn memory_conforms() {
+    let store: Store = Arc::new(MemoryStorage::new());
+    run(conformance::storage(&store));
+}
+
+#[test]
+fn directory_conforms() {
+    let scratch = Scratch::new();
+    let root = scratch.join("not yet/100% ü #1");
+    let store: Store = Arc::new(LocalStorage::create_root(&root).expect("make the root"));
+    run(conformance::storage(&store));
+    assert!(root.join("c/one").is_file(), "keys are paths below the root");
+    let outside: Vec<_> = fs::read_dir(root.parent().expect("a parent")).expect("list").collect();
+    assert_eq!(outside.len(), 1, "nothing escapes the root");
+}
+
+#[test]
+fn s3_on_seaweed_conforms() {
+    conforms(Which::Seaweed);
+}
+
+#[test]
+fn s3_on_moto_conforms() {
+    conforms(Which::Moto);
+}
+
+#[test]
+fn azure_conforms() {
+    conforms(Which::Azurite);
+}
+
+#[test]
+fn google_conforms() {
+    conforms(Which::Gcs);
+}
