@@ -11,7 +11,7 @@ const PATIENT: Duration = Duration::from_secs(30);
 
 /// A segment that is not stored yet; its path, name and content.
 fn new_segment(lab: &Lab) -> (String, String, Vec<u8>) {
-    let number = lab.fresh();
+    let number = lab.fresh_segment();
     let (path, name) = lab.write(number, 1);
     (path, name, segment(1, number, 1))
 }
@@ -54,7 +54,7 @@ fn a_lost_answer_to_a_put_is_resolved_by_what_is_stored() {
         vec![put, disturbed(Fault::Reset), disturbed(Fault::Truncate(50)), disturbed(answer(503, "SlowDown"))]
     });
     // Lost, and other content was there before: that is no success.
-    let number = lab.fresh();
+    let number = lab.fresh_segment();
     lab.clean.ok(&["wal", "push", &lab.write(number, 1).0]);
     let (path, name) = lab.write(number, 2);
     for method in ["PUT", "GET"] {

@@ -2,19 +2,23 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use walarchive_tests::proxy::{Proxy, Rule, Seen};
 use walarchive_tests::sample::{self, segment, segment_name};
 use walarchive_tests::stores::{self, Bucket};
-use walarchive_tests::{Options, Output, Product, Scratch};
+use walarchive_tests::{Options, Output, Product, Scratch, kill_tree};
 
 /// The longest that connecting, waiting for an answer, and silence may take.
 pub const TIMEOUT: Duration = Duration::from_millis(1000);
 /// For what a loaded machine adds.
 pub const SLACK: Duration = Duration::from_secs(8);
+/// When a program hangs rather than waits.
+const FAR_TOO_LONG: Duration = Duration::from_secs(90);
 
 /// An archive on SeaweedFS.
 pub struct Lab {
@@ -23,6 +27,7 @@ pub struct Lab {
     /// Straight to the store.
     pub clean: Product,
     next: AtomicU32,
+    segments: AtomicU32,
 }
 
 /// A way to the archive through a proxy.
@@ -56,10 +61,17 @@ impl Lab {
         aim(&mut clean, &bucket);
         clean.set("WALARCHIVE_SYSTEM_ID", &sample::SYSTEM_ID.to_string());
         clean.ok(&["init"]);
-        Lab { scratch, bucket, clean, next: AtomicU32::new(1) }
+        Lab { scratch, bucket, clean, next: AtomicU32::new(1), segments: AtomicU32::new(1) }
     }
 
-    /// A number that no segment had before.
+    /// The number of a segment that is new.
+    pub fn fresh_segment(&self) -> u32 {
+        let number = self.segments.fetch_add(1, Ordering::Relaxed);
+        assert!(number < 3000, "there are no more than 4096 of 1 MiB with these names");
+        number
+    }
+
+    /// A number that nobody had before.
     pub fn fresh(&self) -> u32 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
@@ -110,7 +122,7 @@ impl Line {
         self.proxy.set(script);
         self.proxy.take_log();
         let begun = Instant::now();
-        let output = Output::of(&command.output().unwrap_or_else(|error| panic!("{command:?}: {error}")));
+        let output = bounded(&mut command);
         let (took, applied, log) = (begun.elapsed(), self.proxy.applied(), self.proxy.take_log());
         self.proxy.clear();
         Run { output, took, log, applied }
@@ -141,6 +153,23 @@ impl Run {
     pub fn requests(&self, method: &str) -> Vec<&Seen> {
         self.log.iter().filter(|seen| seen.method == method).collect()
     }
+}
+
+/// Runs a command, and kills it when it takes so long that something is wrong.
+fn bounded(command: &mut Command) -> Output {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let pid = child.id();
+    let (done, ended) = mpsc::channel::<()>();
+    let watch = thread::spawn(move || {
+        if ended.recv_timeout(FAR_TOO_LONG) == Err(RecvTimeoutError::Timeout) {
+            kill_tree(pid);
+        }
+    });
+    let output = child.wait_with_output().expect("wait for a program");
+    drop(done);
+    watch.join().expect("the watch ends");
+    Output::of(&output)
 }
 
 /// Points the programs at a bucket.

@@ -16,7 +16,7 @@ const PATIENT: Duration = Duration::from_secs(20);
 fn an_object_that_was_acknowledged_and_not_kept_is_absent_and_can_be_pushed_again() {
     let Some(lab) = Lab::new() else { return };
     let line = lab.line(PATIENT);
-    let number = lab.fresh();
+    let number = lab.fresh_segment();
     let (path, name) = lab.write(number, 1);
     let script = [Rule::once(Fault::keep_nothing()).method("PUT").path(&name)];
     let run = line.walarchive(script, &["wal", "push", &path]);
@@ -34,7 +34,7 @@ fn an_object_that_was_acknowledged_and_not_kept_is_absent_and_can_be_pushed_agai
 fn half_an_object_is_seen_when_it_is_read() {
     let Some(lab) = Lab::new() else { return };
     let line = lab.line(PATIENT);
-    let number = lab.fresh();
+    let number = lab.fresh_segment();
     let (path, name) = lab.write(number, 1);
     let bucket = lab.bucket.clone();
     // The proxy writes half of the object itself: the store would see that the signed digest is another one.
@@ -65,7 +65,7 @@ fn a_request_that_was_changed_on_its_way_is_not_stored() {
     let Some(lab) = Lab::new() else { return };
     let line = lab.line(PATIENT);
     for fault in [Fault::FlipRequest(0), Fault::FlipRequest(5000), Fault::FlipRequest(u64::MAX)] {
-        let number = lab.fresh();
+        let number = lab.fresh_segment();
         let (path, name) = lab.write(number, 1);
         let script = [Rule::once(fault.clone()).method("PUT").path(&name)];
         let run = line.walarchive(script, &["wal", "push", &path]);

@@ -13,7 +13,7 @@ fn of_two_primaries_exactly_one_wins_each_name() {
     let Some(lab) = Lab::new() else { return };
     let mut wins = [0; 2];
     for _ in 0..20 {
-        let number = lab.fresh();
+        let number = lab.fresh_segment();
         let sides = [lab.write(number, 1), lab.write(number, 2)];
         let pushes: Vec<_> = thread::scope(|scope| {
             let push = |(path, _): &(String, String)| lab.clean.run(&["wal", "push", path]);

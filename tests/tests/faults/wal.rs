@@ -8,7 +8,7 @@ use crate::lab::{Lab, Line};
 use crate::table::{Operation, Ready, try_all};
 
 /// The segment that is fetched.
-const PRESENT: u32 = 1_000_000;
+const PRESENT: u32 = 4_000;
 const HISTORY: &str = "00000002.history";
 const HISTORY_TEXT: &str = "1\t0/300000\tno recovery target specified\n";
 
@@ -17,18 +17,18 @@ fn ready(line: &Line, args: &[&str], code: i32, name: &str, seed: u64) -> Ready 
 }
 
 fn push_new(lab: &Lab, line: &Line) -> Ready {
-    let (path, name) = lab.write(lab.fresh(), 1);
+    let (path, name) = lab.write(lab.fresh_segment(), 1);
     ready(line, &["wal", "push", &path], 0, &name, 1)
 }
 
 fn push_again(lab: &Lab, line: &Line) -> Ready {
-    let (path, name) = lab.write(lab.fresh(), 1);
+    let (path, name) = lab.write(lab.fresh_segment(), 1);
     lab.clean.ok(&["wal", "push", &path]);
     ready(line, &["wal", "push", &path], 0, &name, 1)
 }
 
 fn push_other(lab: &Lab, line: &Line) -> Ready {
-    let number = lab.fresh();
+    let number = lab.fresh_segment();
     lab.clean.ok(&["wal", "push", &lab.write(number, 1).0]);
     let (path, name) = lab.write(number, 2);
     ready(line, &["wal", "push", &path], 3, &name, 1)
@@ -154,7 +154,7 @@ fn every_fault_under_fetch() {
 fn every_fault_under_init_and_list() {
     let Some(lab) = Lab::new() else { return };
     for number in 1..=3 {
-        lab.clean.ok(&["wal", "push", &lab.write(2_000_000 + number, 1).0]);
+        lab.clean.ok(&["wal", "push", &lab.write(3_000 + number, 1).0]);
     }
     let list: fn(&Lab, &Line) -> Ready = |_, line| ready(line, &["--json", "wal", "list"], 0, "", 0);
     let operations = [
