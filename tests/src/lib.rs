@@ -28,6 +28,7 @@ pub mod proxy;
 mod restored;
 pub mod sample;
 mod scratch;
+mod sshd;
 pub mod stores;
 pub mod trace;
 
@@ -39,6 +40,7 @@ pub use product::{Options, Output, Product};
 pub use programs::{find, postgres_bin, postgres_major, python, require};
 pub use restored::verify_backup;
 pub use scratch::{Scratch, User};
+pub use sshd::Sshd;
 
 use std::time::{Duration, Instant};
 

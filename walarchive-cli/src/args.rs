@@ -29,7 +29,7 @@ pub struct Global {
     /// Settings file
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where the archive is, for example file:///srv/archive
+    /// Where the archive is, for example file:///srv/archive; mirrors follow, separated by white space
     #[arg(long, global = true, value_name = "URL")]
     pub archive: Option<String>,
     /// Name of the cluster in the archive
@@ -117,8 +117,17 @@ pub enum Command {
     /// Base backups: make, list, show, pin, delete
     #[command(subcommand)]
     Backup(BackupCommand),
+    /// Remove what dead programs left and nobody needs; without --yes only says what would go
+    Prune(PruneArgs),
+    /// One line for Nagios and the like, then the details; exit 0 (OK), 1 (warning), 2 (critical), 3 (unknown)
+    #[command(subcommand)]
+    Check(CheckCommand),
     /// Bring the cluster back, at any moment that the archive leads to
     Restore(RestoreArgs),
+    /// What can be restored, where it is stored, and what stands in the way
+    Status,
+    /// Copy to each mirror what it lacks and another has
+    CatchUp,
     /// The whole circle on a throw-away cluster: archive, back up, destroy, restore to a moment, compare
     Demo(DemoArgs),
 }
@@ -244,6 +253,26 @@ fn label(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() && text.len() <= 1024 => Ok((key.to_owned(), value.to_owned())),
         _ => Err("a label is KEY=VALUE, at most 1024 bytes".to_owned()),
     }
+}
+
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// Only say what would go, as without --yes
+    #[arg(long, conflicts_with = "yes")]
+    pub dry_run: bool,
+    /// Do it
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CheckCommand {
+    /// Prove on the live store, with objects of its own, that it keeps what archives depend on
+    Store {
+        /// How many objects listings are proven with
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(3..=100_000))]
+        objects: u32,
+    },
 }
 
 #[derive(Debug, Args)]

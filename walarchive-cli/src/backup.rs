@@ -11,7 +11,7 @@ use crate::output::{bytes, table};
 use crate::run::Context;
 
 /// What is told of a backup.
-fn entry(backup: &Backup) -> Value {
+pub(crate) fn entry(backup: &Backup) -> Value {
     let facts = &backup.facts;
     json!({
         "id": facts.id, "kind": facts.kind, "cluster": facts.cluster, "system_id": facts.system_id,
@@ -64,6 +64,7 @@ pub(crate) async fn create(context: Context, args: CreateArgs) -> Result<u8> {
         jobs: usize::from(args.jobs),
         fast_checkpoint: !args.spread_checkpoint,
         wal_wait: settings.wal_wait()?,
+        lease: settings.backup_lease()?,
         labels: args.labels.into_iter().collect(),
         pin: args.pin,
         progress: context.progress.clone(),

@@ -17,10 +17,12 @@ use walarchive_core::postgres::datadir;
 use walarchive_core::progress::Progress;
 use walarchive_core::{Error, Kind, Result};
 
-use crate::args::{BackupCommand, Cli, Command, FetchCli, Global, KeyCommand, PushCli, WalCommand};
+use crate::args::{
+    BackupCommand, CheckCommand, Cli, Command, FetchCli, Global, KeyCommand, PushCli, WalCommand,
+};
 use crate::exit::Caller;
 use crate::output::Output;
-use crate::{backup, demo, init, progress, restore, wal};
+use crate::{backup, catch_up, check, demo, init, progress, prune, restore, status, wal};
 
 /// What a command works with.
 pub(crate) struct Context {
@@ -93,10 +95,11 @@ fn guarded<C: Parser>(
     let output = Output::new(&global);
     std::panic::set_hook(Box::new(move |panic| output.warning(&format!("internal error: {panic}"))));
     let work = || {
-        let settings = match global.without_settings {
+        let mut settings = match global.without_settings {
             true => refuse_settings(&global)?,
             false => Settings::load(&global.flags(), variables()?.into_iter())?,
         };
+        settings.tell(move |text| output.warning(text));
         let progress = Arc::new(progress::Terminal::new(output));
         run(cli, Context { settings, output, progress })
     };
@@ -166,7 +169,11 @@ fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Backup(BackupCommand::Pin { id }) => block_on(backup::pin(context, id, true)),
         Command::Backup(BackupCommand::Unpin { id }) => block_on(backup::pin(context, id, false)),
         Command::Backup(BackupCommand::Delete { id, yes }) => block_on(backup::delete(context, id, yes)),
+        Command::Prune(args) => block_on(prune::prune(context, args)),
+        Command::Check(CheckCommand::Store { objects }) => block_on(check::store(context, objects)),
         Command::Restore(args) => block_on(restore::restore(context, args)),
+        Command::Status => block_on(status::status(context)),
+        Command::CatchUp => block_on(catch_up::catch_up(context)),
         Command::Demo(args) => demo::demo(&context, &args),
     }
 }

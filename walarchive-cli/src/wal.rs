@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
-use walarchive_core::archive::SystemId;
+use walarchive_core::archive::{Archive, SystemId};
+use walarchive_core::ops::catch_up;
 use walarchive_core::ops::push::{Push, Pushed};
 use walarchive_core::ops::wal_list::{self, WalList};
 use walarchive_core::postgres::datadir;
@@ -21,6 +22,8 @@ use crate::run::Context;
 const GAPS_SHOWN: usize = 50;
 const IN_RECOVERY: Duration = Duration::from_secs(300);
 const OTHERWISE: Duration = Duration::from_secs(60);
+/// So long a push goes on starting copies of what mirrors lack.
+const CATCH_UP: Duration = Duration::from_secs(3);
 
 /// `wal push`
 pub(crate) async fn push(context: Context, args: PushArgs) -> Result<u8> {
@@ -30,8 +33,9 @@ pub(crate) async fn push(context: Context, args: PushArgs) -> Result<u8> {
         (None, None) => return Ok(0),
     };
     let mut pushed = Vec::new();
+    let mut mirrored = None;
     while let Some(file) = source.next().await? {
-        let done = push_one(&context, &file).await?;
+        let (done, archive) = push_one(&context, &file).await?;
         source.stored(&file).await?;
         let was = if done.was_there() { "was there already" } else { "stored" };
         context.output.detail(&format!("{} {was} as {}, {} bytes", file.name, done.key, done.stored.stored));
@@ -39,6 +43,10 @@ pub(crate) async fn push(context: Context, args: PushArgs) -> Result<u8> {
             "name": file.name.to_string(), "object": done.key, "new": !done.was_there(),
             "data_bytes": done.stored.plain, "stored_bytes": done.stored.stored,
         }));
+        mirrored = Some(archive).filter(Archive::is_mirrored);
+    }
+    if let Some(archive) = mirrored {
+        catch_up(&context, &archive).await;
     }
     let count = pushed.len();
     context.output.result(&json!({ "pushed": pushed }), || match args.ready {
@@ -48,7 +56,22 @@ pub(crate) async fn push(context: Context, args: PushArgs) -> Result<u8> {
     Ok(0)
 }
 
-async fn push_one(context: &Context, file: &WalFile) -> Result<Pushed> {
+/// Brings mirrors that were away some of what they lack. The push is done, whatever comes of it.
+async fn catch_up(context: &Context, archive: &Archive) {
+    match catch_up::some(archive, &context.settings.notes(), CATCH_UP).await {
+        Ok(0) => {}
+        Ok(count) => {
+            context.output.detail(&format!("{count} objects were copied to mirrors that lacked them"))
+        }
+        Err(error) => {
+            context
+                .output
+                .warning(&format!("a mirror that is behind cannot be caught up: {}", error.story()));
+        }
+    }
+}
+
+async fn push_one(context: &Context, file: &WalFile) -> Result<(Pushed, Archive)> {
     let settings = &context.settings;
     let budget = settings.retry_budget(OTHERWISE)?;
     let expected = match (settings.system_id()?, settings.data_dir()) {
@@ -60,7 +83,13 @@ async fn push_one(context: &Context, file: &WalFile) -> Result<Pushed> {
     let patience = context.patience(budget);
     let attempt = || async {
         let archive = settings.archive(&patience).await?;
-        Push { archive, cluster: cluster.clone(), codec: codec.clone(), system: expected }.run(file).await
+        let push = Push {
+            archive: archive.clone(),
+            cluster: cluster.clone(),
+            codec: codec.clone(),
+            system: expected,
+        };
+        Ok((push.run(file).await?, archive))
     };
     patience.run(attempt).await
 }

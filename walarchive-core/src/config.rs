@@ -2,22 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::archive::{Archive, ClusterName, Keys, SystemId};
+use crate::behind::{Notes, Tell};
 use crate::cipher::age::{Identity, Recipient, parse_recipients, read_identity_file};
 use crate::codec::{Codec, CodecSpec};
 use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::patience::Patience;
 use crate::postgres::conninfo::ConnInfo;
-use crate::storage::{self, Storage, StoreOptions};
+use crate::storage::{self, CreateMode, Mirrored, Policy, Storage, StoreOptions};
 
 /// Where the settings file is, when nothing else is said.
 pub const DEFAULT_FILE: &str = "/etc/walarchive/walarchive.toml";
+/// Where notes are kept, when nothing else is said.
+const DEFAULT_STATE_DIR: &str = "/var/lib/walarchive";
 const FILE_MAX: u64 = 1 << 20;
 
 /// A setting: its key in the file, and its variable.
@@ -35,6 +38,7 @@ macro_rules! settings {
 
 settings! {
     ARCHIVE = "archive", "WALARCHIVE_ARCHIVE";
+    ARCHIVE_POLICY = "archive_policy", "WALARCHIVE_ARCHIVE_POLICY";
     CLUSTER = "cluster", "WALARCHIVE_CLUSTER";
     SYSTEM_ID = "system_id", "WALARCHIVE_SYSTEM_ID";
     RECIPIENTS = "encryption.recipients", "WALARCHIVE_RECIPIENTS";
@@ -46,6 +50,8 @@ settings! {
     BACKUP_CODEC = "backup.codec", "WALARCHIVE_BACKUP_CODEC";
     RETRY_BUDGET = "wal.retry_budget", "WALARCHIVE_RETRY_BUDGET";
     WAL_WAIT = "backup.wal_wait", "WALARCHIVE_BACKUP_WAL_WAIT";
+    BACKUP_LEASE = "backup.lease", "WALARCHIVE_BACKUP_LEASE";
+    PRUNE_GRACE = "prune.grace", "WALARCHIVE_PRUNE_GRACE";
     STATE_DIR = "state_dir", "WALARCHIVE_STATE_DIR";
     STORE_ENDPOINT = "store.endpoint", "WALARCHIVE_STORE_ENDPOINT";
     STORE_REGION = "store.region", "WALARCHIVE_STORE_REGION";
@@ -114,6 +120,8 @@ pub struct Settings {
     values: BTreeMap<&'static str, (String, String)>,
     file: Option<PathBuf>,
     variables: BTreeMap<String, String>,
+    tell: Option<Arc<Tell>>,
+    notes: OnceLock<Arc<Notes>>,
 }
 
 /// What flags say.
@@ -274,19 +282,81 @@ impl Settings {
         Ok(options)
     }
 
-    /// The store that the archive is in.
+    /// Where the archive is: the primary first, then its mirrors.
+    fn urls(&self) -> Result<Vec<String>> {
+        let urls = split_urls(self.url()?);
+        if urls.is_empty() {
+            return Err(Error::usage("the setting 'archive' names no archive"));
+        }
+        Ok(urls)
+    }
+
+    /// When an object counts as stored, where the archive has mirrors.
+    pub fn archive_policy(&self) -> Result<Policy> {
+        self.parsed(&ARCHIVE_POLICY, Policy::default(), |text| match text {
+            "all" => Ok(Policy::All),
+            "any" => Ok(Policy::Any),
+            _ => Err(Error::usage(format!("{text:?} is not a policy")).hint(
+                "'all': stored is what every mirror has; 'any': what one has, the others are caught up later",
+            )),
+        })
+    }
+
+    /// Who hears of mirrors that are behind, damaged or cannot be reached; nobody without it.
+    pub fn tell(&mut self, tell: impl Fn(&str) + Send + Sync + 'static) {
+        self.tell = Some(Arc::new(tell));
+    }
+
+    /// What mirrors are noted to lack, in the state directory.
+    pub fn notes(&self) -> Arc<Notes> {
+        let open = || {
+            let dir = self.text(&STATE_DIR).unwrap_or(DEFAULT_STATE_DIR);
+            let tell = self.tell.clone();
+            Arc::new(Notes::new(Path::new(dir), move |text| {
+                if let Some(tell) = &tell {
+                    tell(text);
+                }
+            }))
+        };
+        self.notes.get_or_init(open).clone()
+    }
+
+    /// The store that the archive is in; several as one where mirrors are named.
     pub async fn storage(&self, patience: &Patience) -> Result<Arc<dyn Storage>> {
-        storage::open(self.url()?, &self.store_options(patience)?).await
+        let options = self.store_options(patience)?;
+        match self.urls()?.as_slice() {
+            [url] => storage::open(url, &options).await,
+            urls => self.mirrors(urls, &options, false),
+        }
     }
 
-    /// The same; a directory is made if it is not there.
+    /// The same; directories are made if they are not there.
     pub async fn new_storage(&self, patience: &Patience) -> Result<Arc<dyn Storage>> {
-        storage::create(self.url()?, &self.store_options(patience)?).await
+        let options = self.store_options(patience)?;
+        match self.urls()?.as_slice() {
+            [url] => storage::create(url, &options).await,
+            urls => self.mirrors(urls, &options, true),
+        }
     }
 
-    /// The archive's URL, for messages: without its query, which may hold a proxy's password.
+    fn mirrors(&self, urls: &[String], options: &StoreOptions, new: bool) -> Result<Arc<dyn Storage>> {
+        let mirrored = Mirrored { urls, policy: self.archive_policy()?, witness: self.notes() };
+        Ok(Arc::new(storage::open_mirrors(mirrored, options, new)?))
+    }
+
+    /// The archive's stores, the primary first: their names, and how they create objects.
+    pub fn stores(&self) -> Result<Vec<(String, CreateMode)>> {
+        let options = self.store_options(&Patience::none())?;
+        let urls = self.urls()?;
+        let stores =
+            urls.iter().map(|url| Ok((storage::shown(url).to_owned(), storage::create_mode(url, &options)?)));
+        stores.collect()
+    }
+
+    /// The archive's URL, or URLs, for messages: without queries, which may hold a proxy's password.
     pub fn archive_url(&self) -> Result<String> {
-        self.url().map(|url| url.split('?').next().unwrap_or(url).to_owned())
+        let urls = self.urls()?;
+        Ok(urls.iter().map(|url| storage::shown(url)).collect::<Vec<_>>().join(" "))
     }
 
     /// The name of the cluster.
@@ -384,6 +454,20 @@ impl Settings {
         self.parsed(&WAL_WAIT, Duration::from_secs(300), duration)
     }
 
+    /// How long what a dead backup has stored stays protected.
+    pub fn backup_lease(&self) -> Result<Duration> {
+        let lease = self.parsed(&BACKUP_LEASE, Duration::from_secs(24 * 3600), duration)?;
+        if lease < Duration::from_secs(1) {
+            return Err(Error::usage("backup.lease must be a second at least"));
+        }
+        Ok(lease)
+    }
+
+    /// How old what nobody needs must be before it is removed.
+    pub fn prune_grace(&self) -> Result<Duration> {
+        self.parsed(&PRUNE_GRACE, Duration::from_secs(24 * 3600), duration)
+    }
+
     /// The variables and the settings file that a restored server's `restore_command` needs to find the same archive:
     /// nothing secret is among them.
     pub fn for_restore_command(&self) -> Result<(Option<PathBuf>, Variables)> {
@@ -395,15 +479,21 @@ impl Settings {
         let mut variables = Vec::new();
         let file = self.file.as_ref().map(|path| path.display().to_string());
         let of_stores = ALL.iter().filter(|setting| setting.key.starts_with(STORE));
-        for setting in
-            [&ARCHIVE, &CLUSTER, &SYSTEM_ID, &IDENTITY_FILE, &RETRY_BUDGET].into_iter().chain(of_stores)
+        for setting in [&ARCHIVE, &ARCHIVE_POLICY, &CLUSTER, &SYSTEM_ID, &IDENTITY_FILE, &RETRY_BUDGET]
+            .into_iter()
+            .chain(of_stores)
         {
             let Some((value, place)) = self.values.get(setting.key) else { continue };
             // A proxy's password does not belong into a settings file of the server.
             if Some(place) == file.as_ref() || (setting.key == STORE_PROXY.key && value.contains('@')) {
                 continue;
             }
-            let value = if setting.key == IDENTITY_FILE.key { absolute(value)? } else { value.clone() };
+            let value = match setting.key {
+                key if key == IDENTITY_FILE.key => absolute(value)?,
+                // In one line, however they were written.
+                key if key == ARCHIVE.key => split_urls(value).join(" "),
+                _ => value.clone(),
+            };
             variables.push((setting.variable, value));
         }
         for name in NOT_SECRET {
@@ -450,6 +540,24 @@ fn refuse_secret(path: &str) -> Result<()> {
             .hint("keep the key in a file that only its owner can read, and name that file; consider this key known to others"));
     }
     Ok(())
+}
+
+/// Splits where white space is followed by the beginning of a url or of an absolute path; other white space is part of a
+/// path.
+fn split_urls(text: &str) -> Vec<String> {
+    let mut urls: Vec<String> = Vec::new();
+    for word in text.split_inclusive(char::is_whitespace) {
+        let scheme = word.split_once("://").map(|(scheme, _)| scheme);
+        let begins = word.starts_with('/')
+            || scheme.is_some_and(|scheme| {
+                !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            });
+        match urls.last_mut() {
+            Some(url) if !begins => url.push_str(word),
+            _ => urls.push(word.to_owned()),
+        }
+    }
+    urls.iter().map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect()
 }
 
 fn duration(text: &str) -> Result<Duration> {
@@ -518,6 +626,29 @@ mod tests {
         }
         let codec = load(&Flags::default(), &[("WALARCHIVE_WAL_CODEC", "zstd:99")]).unwrap();
         assert!(codec.wal_codec().unwrap_err().story().contains("WALARCHIVE_WAL_CODEC"));
+    }
+
+    #[test]
+    fn several_archives_are_a_list_or_words() {
+        for (text, expected) in [
+            ("file:///a", vec!["file:///a"]),
+            (" /a b ", vec!["/a b"]),
+            ("/a /b c\ns3://d/e?region=f", vec!["/a", "/b c", "s3://d/e?region=f"]),
+            ("file:///a b  sftp://u@h/c d", vec!["file:///a b", "sftp://u@h/c d"]),
+            ("archive", vec!["archive"]),
+            ("", vec![]),
+        ] {
+            assert_eq!(split_urls(text), expected, "{text:?}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("walarchive.toml");
+        std::fs::write(&file, "archive = ['file:///a b', 's3://c/d?proxy=secret']\narchive_policy = 'any'\n")
+            .unwrap();
+        let settings = load(&Flags { config: Some(file), ..Flags::default() }, &[]).unwrap();
+        assert_eq!(settings.archive_url().unwrap(), "file:///a b s3://c/d");
+        assert_eq!(settings.archive_policy().unwrap(), Policy::Any);
+        let wrong = load(&Flags::default(), &[("WALARCHIVE_ARCHIVE_POLICY", "most")]).unwrap();
+        assert_eq!(wrong.archive_policy().unwrap_err().kind(), Kind::Usage);
     }
 
     #[test]

@@ -168,6 +168,44 @@ pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(attempt)
 }
 
+/// Makes a directory with all that lead to it, durably, each with these permission bits; those that are there stay as
+/// they are.
+pub fn make_dirs(path: &Path, mode: u32) -> Result<()> {
+    let attempt = |error| Error::io(format!("cannot make the directory {}", path.display()), error);
+    let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.is_dir()).collect();
+    for dir in missing.into_iter().rev().filter(|dir| !dir.as_os_str().is_empty()) {
+        match DirBuilder::new().mode(mode).create(dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+            made => made.map_err(attempt)?,
+        }
+        sync_dir(parent(dir))?;
+    }
+    Ok(())
+}
+
+/// The files in a directory, in the order of their names; none where there is no directory.
+pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+    let attempt = |error| Error::io(format!("cannot list {}", dir.display()), error);
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(attempt)?,
+    };
+    let mut paths: Vec<PathBuf> =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>().map_err(attempt)?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Removes a file, if it is there. That is not made durable.
+pub fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io(format!("cannot remove {}", path.display()), error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Makes what was done to the entries of a directory durable.
 pub fn sync_dir(path: &Path) -> Result<()> {
     File::open(path)

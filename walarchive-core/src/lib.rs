@@ -6,6 +6,7 @@
 //! settings into objects. ARCHITECTURE.md says who may use whom.
 
 pub mod archive;
+pub mod behind;
 pub mod cipher;
 pub mod codec;
 pub mod config;

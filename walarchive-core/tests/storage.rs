@@ -14,7 +14,7 @@ use futures::future::join_all;
 use futures::stream::TryStreamExt;
 use tempfile::TempDir;
 use walarchive_core::error::{Error, Kind, Result};
-use walarchive_core::storage::{Created, LocalStorage, Storage, StoreOptions, create, open};
+use walarchive_core::storage::{Created, LocalStorage, Storage, StoreOptions, Unfinished, create, open};
 
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -340,4 +340,66 @@ fn a_full_disk_is_local_and_stores_nothing() {
     });
     assert!(Command::new("umount").arg(&root).status().unwrap().success());
     result.unwrap();
+}
+
+#[test]
+fn files_of_dead_writers_are_found_and_discarded() {
+    let scratch = TempDir::new().unwrap();
+    run(async {
+        let storage = LocalStorage::open(scratch.path()).unwrap();
+        storage.create("a/b/whole", one("x")).await.unwrap();
+        let write = |name: &str| fs::write(scratch.path().join(name), "half").unwrap();
+        fs::create_dir_all(scratch.path().join("lost+found")).unwrap();
+        let others = ["a/b/whole#x", "a/#1", "a/b c#1", "lost+found/n#1", "a/plain"];
+        ["a/b/half#1", "a/b/half#12", "a/b/whole#2", "top#3"].into_iter().chain(others).for_each(write);
+        let upload = storage.upload("a/live").await.unwrap();
+        upload.part(0, one("x")).await.unwrap();
+        let found: Vec<_> = storage.unfinished().try_collect().await.unwrap();
+        let now = jiff::Timestamp::now();
+        assert!(
+            found
+                .iter()
+                .all(|found| now.duration_since(found.since).abs() < jiff::SignedDuration::from_secs(60))
+        );
+        let ids: BTreeSet<_> = found.iter().map(|found| (found.key.as_str(), found.id.as_str())).collect();
+        let expected = [
+            ("a/b/half", "a/b/half#1"),
+            ("a/b/half", "a/b/half#12"),
+            ("a/b/whole", "a/b/whole#2"),
+            ("a/live", "a/live#1"),
+            ("top", "top#3"),
+        ];
+        assert_eq!(ids, BTreeSet::from(expected));
+        for found in &found {
+            storage.discard(found).await.unwrap();
+            storage.discard(found).await.unwrap();
+        }
+        assert!(storage.unfinished().try_collect::<Vec<_>>().await.unwrap().is_empty());
+        assert!(others.iter().all(|name| scratch.path().join(name).exists()), "others' files stay");
+        assert_eq!(content(&storage, "a/b/whole").await, b"x");
+        for (key, id) in
+            [("a/b/whole", "a/b/whole"), ("a/b/whole", "a/b/half#1"), ("../x", "../x#1"), ("x", "x#")]
+        {
+            let wrong = Unfinished { key: key.to_owned(), id: id.to_owned(), since: now };
+            assert_eq!(kind(storage.discard(&wrong).await), Kind::Bug, "{id}");
+        }
+        assert_eq!(content(&storage, "a/b/whole").await, b"x");
+    });
+}
+
+#[test]
+fn empty_directories_are_tidied_away() {
+    let scratch = TempDir::new().unwrap();
+    run(async {
+        let storage = LocalStorage::open(scratch.path()).unwrap();
+        storage.create("a/b/c/one", one("x")).await.unwrap();
+        storage.create("a/d/two", one("x")).await.unwrap();
+        storage.tidy("a").await.unwrap();
+        assert_eq!(keys(&storage, "").await, ["a/b/c/one", "a/d/two"]);
+        storage.delete("a/b/c/one").await.unwrap();
+        storage.tidy("a").await.unwrap();
+        assert!(!scratch.path().join("a/b").exists());
+        assert_eq!(keys(&storage, "").await, ["a/d/two"]);
+        storage.tidy("a/none").await.unwrap();
+    });
 }

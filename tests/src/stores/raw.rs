@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use futures::TryStreamExt;
 use futures::executor::block_on;
-use http::Request;
+use http::{Request, StatusCode};
 use object_store::aws::{AmazonS3Builder, AwsAuthorizer, AwsCredential};
 use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential, MicrosoftAzureBuilder};
-use object_store::client::{HttpRequest, HttpService};
+use object_store::client::{HttpError, HttpRequest, HttpService};
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -34,7 +34,7 @@ pub struct Unfinished {
 
 impl Raw {
     pub(super) fn new(bucket: Bucket) -> Raw {
-        let store = client(&bucket);
+        let store = client(bucket.kind, bucket.endpoint(), bucket.name());
         Raw { store: Arc::new(PrefixStore::new(store, bucket.prefix())), bucket }
     }
 
@@ -104,21 +104,21 @@ fn elements<'a>(xml: &'a str, name: &str) -> Vec<&'a str> {
     found.filter_map(|rest| rest.split_once(&close)).map(|(content, _)| content).collect()
 }
 
-fn client(bucket: &Bucket) -> Arc<dyn ObjectStore> {
+fn client(kind: Kind, endpoint: &str, name: &str) -> Arc<dyn ObjectStore> {
     let options = ClientOptions::new().with_allow_http(true);
     let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
-    match bucket.kind {
+    match kind {
         Kind::Seaweed | Kind::Moto => {
-            let builder = AmazonS3Builder::new().with_endpoint(format!("http://{}", bucket.endpoint()));
+            let builder = AmazonS3Builder::new().with_endpoint(format!("http://{}", endpoint));
             let builder = builder.with_access_key_id(seaweed::KEY).with_secret_access_key(seaweed::SECRET);
-            let builder = builder.with_region(seaweed::REGION).with_bucket_name(bucket.name());
+            let builder = builder.with_region(seaweed::REGION).with_bucket_name(name);
             let builder = builder.with_client_options(options).with_retry(retry).with_http_connector(Wire);
             Arc::new(builder.build().expect("a client of S3"))
         }
         Kind::Azurite => {
-            let endpoint = format!("http://{}/{}", bucket.endpoint(), azurite::ACCOUNT);
-            let builder = MicrosoftAzureBuilder::new().with_endpoint(endpoint).with_account(azurite::ACCOUNT);
-            let builder = builder.with_access_key(azurite::KEY).with_container_name(bucket.name());
+            let url = format!("http://{}/{}", endpoint, azurite::ACCOUNT);
+            let builder = MicrosoftAzureBuilder::new().with_endpoint(url).with_account(azurite::ACCOUNT);
+            let builder = builder.with_access_key(azurite::KEY).with_container_name(name);
             let builder = builder.with_client_options(options).with_retry(retry).with_http_connector(Wire);
             Arc::new(builder.build().expect("a client of Azure"))
         }
@@ -126,8 +126,8 @@ fn client(bucket: &Bucket) -> Arc<dyn ObjectStore> {
             let account =
                 r#"{"disable_oauth": true, "client_email": "", "private_key": "", "private_key_id": ""}"#;
             let builder = GoogleCloudStorageBuilder::new().with_service_account_key(account);
-            let builder = builder.with_base_url(&format!("http://{}", bucket.endpoint()));
-            let builder = builder.with_bucket_name(bucket.name()).with_client_options(options);
+            let builder = builder.with_base_url(&format!("http://{}", endpoint));
+            let builder = builder.with_bucket_name(name).with_client_options(options);
             Arc::new(builder.with_retry(retry).with_http_connector(Wire).build().expect("a client of Google"))
         }
     }
@@ -137,15 +137,46 @@ pub(super) fn make_bucket(bucket: &Bucket) {
     request(bucket, "PUT", if bucket.kind == Kind::Azurite { "restype=container" } else { "" });
 }
 
+/// Whether the server at `addr` can store, and read what it stored before it was stopped.
+pub(super) fn stores(addr: &str, kind: Kind) -> bool {
+    let made = signed(kind, addr, "ready", "PUT", "");
+    let there = made.is_ok_and(|(status, _)| status.is_success() || status == StatusCode::CONFLICT);
+    let path = Path::from("probe");
+    there
+        && block_on(async {
+            let store = client(kind, addr, "ready");
+            match store.get(&path).await {
+                Err(object_store::Error::NotFound { .. }) => {
+                    store.put(&path, PutPayload::from(vec![1; 10_000])).await.is_ok()
+                }
+                found => found.is_ok(),
+            }
+        })
+}
+
 /// A signed request about the bucket itself; the answer's text.
 fn request(bucket: &Bucket, method: &str, query: &str) -> String {
-    let account = if bucket.kind == Kind::Azurite { format!("/{}", azurite::ACCOUNT) } else { String::new() };
+    let answer = signed(bucket.kind, bucket.endpoint(), bucket.name(), method, query);
+    let (status, text) =
+        answer.unwrap_or_else(|error| panic!("{method} {} {query}: {error:?}", bucket.name()));
+    assert!(status.is_success(), "{method} {} {query}: {status} {text}", bucket.name());
+    text
+}
+
+fn signed(
+    kind: Kind,
+    endpoint: &str,
+    name: &str,
+    method: &str,
+    query: &str,
+) -> Result<(StatusCode, String), HttpError> {
+    let account = if kind == Kind::Azurite { format!("/{}", azurite::ACCOUNT) } else { String::new() };
     let query = if query.is_empty() { String::new() } else { format!("?{query}") };
-    let url = format!("http://{}{account}/{}{query}", bucket.endpoint(), bucket.name());
+    let url = format!("http://{}{account}/{}{query}", endpoint, name);
     let built =
         Request::builder().method(method).uri(&url).header("content-length", "0").body(Vec::new().into());
     let mut request: HttpRequest = built.expect("a request");
-    match bucket.kind {
+    match kind {
         Kind::Seaweed | Kind::Moto => {
             let credential = AwsCredential {
                 key_id: seaweed::KEY.to_owned(),
@@ -164,15 +195,12 @@ fn request(bucket: &Bucket, method: &str, query: &str) -> String {
         }
         Kind::Gcs => {}
     }
-    let answer = block_on(async {
+    block_on(async {
         let answer = Wire.call(request).await?;
         let status = answer.status();
         let body = http_body_util::BodyExt::collect(answer.into_body()).await?.to_bytes();
-        Ok::<_, object_store::client::HttpError>((status, String::from_utf8_lossy(&body).into_owned()))
-    });
-    let (status, text) = answer.unwrap_or_else(|error| panic!("{method} {url}: {error:?}"));
-    assert!(status.is_success(), "{method} {url}: {status} {text}");
-    text
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    })
 }
 
 /// The status of a plain request; none when nobody answers.

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use super::Kind;
 use super::programs;
-use super::raw::status;
+use super::raw::{self, status};
 use super::server::Program;
 use crate::{Port, Scratch};
 
@@ -60,7 +61,8 @@ pub(super) fn server() -> Option<Program> {
         ports,
         line,
         env: Vec::new(),
-        ready: |addr| status(addr, "/healthz") == Some(200),
+        // The gateway is up before it knows where the objects are that were there before.
+        ready: |addr| status(addr, "/healthz") == Some(200) && raw::stores(addr, Kind::Seaweed),
         leaves,
         running: Mutex::new(None),
         scratch,

@@ -88,6 +88,11 @@ impl Binding {
         Ok(binding)
     }
 
+    /// What kind of object it is of.
+    pub fn kind(&self) -> ObjectKind {
+        self.kind
+    }
+
     /// The codec of the content.
     pub fn codec(&self) -> Result<CodecId> {
         CodecId::from_name(&self.codec).ok_or_else(|| {

@@ -152,7 +152,7 @@ impl Catalog {
             return Ok(TimelineHistory::initial());
         }
         let key = self.place.wal(&WalName::History(timeline));
-        let (text, _) = self.archive.read(&key, ObjectKind::Wal, TEXT_MAX, Vec::new()).await?;
+        let text = self.archive.read_bytes(&key, ObjectKind::Wal, TEXT_MAX).await?;
         TimelineHistory::parse(timeline, &text).map_err(|error| {
             Error::damaged("the stored timeline history cannot be read").because(error).on(&key)
         })

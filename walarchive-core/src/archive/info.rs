@@ -72,12 +72,17 @@ impl ArchiveInfo {
         })
     }
 
-    /// Stores this description, unless there is one; gives the one that is stored, and whether it is this.
-    pub async fn create(self, storage: &dyn Storage) -> Result<(ArchiveInfo, bool)> {
-        let mut bytes = serde_json::to_vec(&self)
+    /// The stored form.
+    fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec(self)
             .map_err(|error| Error::bug("archive.json cannot be written").because(error))?;
         bytes.push(b'\n');
-        match storage.create(ARCHIVE_JSON, vec![bytes.into()]).await? {
+        Ok(bytes)
+    }
+
+    /// Stores this description, unless there is one; gives the one that is stored, and whether it is this.
+    pub async fn create(self, storage: &dyn Storage) -> Result<(ArchiveInfo, bool)> {
+        match storage.create(ARCHIVE_JSON, vec![self.to_bytes()?.into()]).await? {
             Created::New => Ok((self, true)),
             Created::Exists => Ok((ArchiveInfo::read(storage).await?, false)),
         }

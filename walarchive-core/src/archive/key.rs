@@ -5,11 +5,26 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
+use super::ObjectKind;
 use crate::error::{Error, Result};
 use crate::wal::{TimelineId, WalName};
 
 /// The key of the archive's own description.
 pub const ARCHIVE_JSON: &str = "archive.json";
+
+/// What kind of object a key names, and the backup that it is of; `None` for the description and for what is not an
+/// archive's.
+pub(super) fn kind_of(key: &str) -> Option<(ObjectKind, Option<BackupId>)> {
+    let parts: Vec<&str> = key.split('/').collect();
+    match parts.as_slice() {
+        [_, _, "wal", ..] => Some((ObjectKind::Wal, None)),
+        [_, _, "packs", id, _] => Some((ObjectKind::Pack, Some(id.parse().ok()?))),
+        [_, _, "backups", id, "manifest"] => Some((ObjectKind::Manifest, Some(id.parse().ok()?))),
+        [_, _, "backups", id, "pin"] => Some((ObjectKind::Pin, Some(id.parse().ok()?))),
+        [_, _, "backups", id, "lease", _] => Some((ObjectKind::Lease, Some(id.parse().ok()?))),
+        _ => None,
+    }
+}
 
 /// The user's name for a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,23 +166,24 @@ impl Place {
         format!("{}/backups", self.root())
     }
 
-    fn backup(&self, id: &BackupId) -> String {
+    /// The prefix of a backup's manifest, pin and leases.
+    pub fn backup_prefix(&self, id: &BackupId) -> String {
         format!("{}/{id}", self.backups_prefix())
     }
 
     /// The key of a backup's manifest.
     pub fn manifest(&self, id: &BackupId) -> String {
-        format!("{}/manifest", self.backup(id))
+        format!("{}/manifest", self.backup_prefix(id))
     }
 
     /// The key of a backup's pin.
     pub fn pin(&self, id: &BackupId) -> String {
-        format!("{}/pin", self.backup(id))
+        format!("{}/pin", self.backup_prefix(id))
     }
 
     /// The prefix of a backup's leases.
     pub fn lease_prefix(&self, id: &BackupId) -> String {
-        format!("{}/lease", self.backup(id))
+        format!("{}/lease", self.backup_prefix(id))
     }
 
     /// The key of a lease that ends at `expiry`.

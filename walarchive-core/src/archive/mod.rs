@@ -2,26 +2,33 @@
 
 mod binding;
 mod catalog;
+mod compare;
+mod copies;
 mod extent;
 mod info;
 mod key;
+mod leftover;
 mod manifest;
 mod object;
 mod pack;
+mod verbatim;
 
 use std::sync::Arc;
 
 pub use binding::{Binding, ContentDigest, ObjectKind};
 pub use catalog::{Backup, Catalog, StoredWal};
+pub use compare::{CopyState, Missing, compare};
 pub use extent::{Extent, Extents, PAGE, is_zero};
 pub use info::ArchiveInfo;
 pub use key::{BackupId, ClusterName, PackName, Place, SystemId};
+pub use leftover::{Lease, Marks};
 pub use manifest::{
     Facts, FileRecord, Line, Manifest, ManifestWriter, PackRecord, Tablespace, Visitor, read_facts,
     safe_path, scan,
 };
 pub use object::{Content, ObjectReader, Outside, Stored, Taker};
 pub use pack::{FRAME_PAGES, FrameEntry, PackReader, PackSink, PackWriter};
+pub use verbatim::Brought;
 
 use crate::cipher::age::{AgeCipher, Identity, Recipient};
 use crate::cipher::{Cipher, Plain};
@@ -53,13 +60,17 @@ pub struct Archive {
 
 impl Archive {
     /// Makes an archive, or finds the one that is there: then nothing is changed, and `false` is returned with
-    /// its description. One that differs in `encrypted` is a `Conflict`.
+    /// its description. One that differs in `encrypted` is a `Conflict`. Mirrors all get the same description; some that
+    /// lack it are completed, and some that are different archives are a `Conflict`. All of them must be reachable.
     pub async fn init(storage: &dyn Storage, encrypted: bool) -> Result<(ArchiveInfo, bool)> {
         let mut random = [0u8; 16];
         getrandom::fill(&mut random)
             .map_err(|error| Error::new(Kind::Local, "the system gives no random numbers").because(error))?;
         let wanted = ArchiveInfo::new(random, jiff::Timestamp::now(), encrypted);
-        let (info, new) = wanted.create(storage).await?;
+        let (info, new) = match storage.mirrors() {
+            Some(mirrors) => copies::describe(mirrors, wanted).await?,
+            None => wanted.create(storage).await?,
+        };
         if info.encrypted() != encrypted {
             let is = if info.encrypted() { "encrypted" } else { "not encrypted" };
             return Err(Error::new(
@@ -72,9 +83,10 @@ impl Archive {
     }
 
     /// Opens the archive in `storage`. One small read. Keys are not needed to open an archive, but to read
-    /// from and write to an encrypted one.
+    /// from and write to an encrypted one. Of mirrors one that can be reached is enough; each is proven to be of this
+    /// archive before it is used or believed.
     pub async fn open(storage: Arc<dyn Storage>, keys: Keys) -> Result<Archive> {
-        let info = ArchiveInfo::read(storage.as_ref()).await?;
+        let (storage, info) = copies::proven(storage).await?;
         let cipher: Arc<dyn Cipher> = if info.encrypted() {
             Arc::new(AgeCipher::new(keys.recipients, keys.identities))
         } else {
@@ -85,7 +97,7 @@ impl Archive {
 
     /// Opens the archive in `storage` with a cipher of the caller's.
     pub async fn open_with(storage: Arc<dyn Storage>, cipher: Arc<dyn Cipher>) -> Result<Archive> {
-        let info = ArchiveInfo::read(storage.as_ref()).await?;
+        let (storage, info) = copies::proven(storage).await?;
         if info.encrypted() != cipher.encrypts() {
             return Err(Error::usage(
                 "the cipher does not fit the archive: one encrypts, the other does not",

@@ -66,13 +66,30 @@ impl Archive {
         codec: Arc<dyn Codec>,
         content: impl Content,
     ) -> Result<Stored> {
-        let made = self.make(key, kind, codec, content).await?;
-        let stored = made.payload.iter().map(|piece| piece.len() as u64).sum();
-        let created = self.storage.create(key, made.payload).await?;
+        let Made { payload, plain, digest } = self.make(key, kind, codec, content).await?;
+        let stored = payload.iter().map(|piece| piece.len() as u64).sum();
+        let created = match self.storage.mirrors() {
+            None => self.store(key, kind, payload, &digest).await?,
+            Some(mirrors) => {
+                // What is there already differs from mirror to mirror: each is compared on its own.
+                let (payload, digest) = (&payload, digest.as_str());
+                let write = |_, store| {
+                    let copy = self.with(store);
+                    async move { copy.store(key, kind, payload.clone(), digest).await }
+                };
+                let all = mirrors.write(key, write).await?;
+                if all.contains(&Created::New) { Created::New } else { Created::Exists }
+            }
+        };
+        Ok(Stored { created, plain, stored, digest })
+    }
+
+    async fn store(&self, key: &str, kind: ObjectKind, payload: Vec<Bytes>, digest: &str) -> Result<Created> {
+        let created = self.storage.create(key, payload).await?;
         if created == Created::Exists && kind == ObjectKind::Wal {
-            self.compare(key, kind, &made.digest).await?;
+            self.compare(key, kind, digest).await?;
         }
-        Ok(Stored { created, plain: made.plain, stored, digest: made.digest })
+        Ok(created)
     }
 
     async fn make(
@@ -128,6 +145,10 @@ impl Archive {
 
     /// Reads what an object says about itself; needs no key.
     pub async fn look_at(&self, key: &str, kind: ObjectKind) -> Result<Outside> {
+        self.from_any(|copy| async move { copy.look_here(key, kind).await }).await
+    }
+
+    async fn look_here(&self, key: &str, kind: ObjectKind) -> Result<Outside> {
         let mut want = HEAD_READ;
         loop {
             let part = self.storage.get(key, Some(0..want)).await?;
@@ -151,7 +172,9 @@ impl Archive {
     }
 
     /// Reads a whole object, gives its decoded content to `taker`, and fails if any byte of it does not hold.
-    /// What the taker got before an error is not to be used. One request for objects up to 32 MiB.
+    /// What the taker got before an error is not to be used. One request for objects up to 32 MiB. A copy that is damaged
+    /// is not made good by another one here: see [`read_bytes`](Archive::read_bytes) and
+    /// [`sound_copy`](Archive::sound_copy).
     pub async fn read<T: Taker>(
         &self,
         key: &str,
@@ -193,6 +216,12 @@ impl Archive {
         Ok((taker, outside.binding))
     }
 
+    /// Reads a whole object of up to `limit` bytes into memory, from a mirror where it is undamaged.
+    pub async fn read_bytes(&self, key: &str, kind: ObjectKind, limit: u64) -> Result<Vec<u8>> {
+        let read = |copy: Archive| async move { copy.read(key, kind, limit, Vec::new()).await };
+        self.from_any(read).await.map(|(bytes, _)| bytes)
+    }
+
     /// Opens an object for reading by range.
     pub async fn reader(&self, key: &str, kind: ObjectKind) -> Result<ObjectReader> {
         let outside = self.look_at(key, kind).await?;
@@ -226,7 +255,7 @@ pub struct Outside {
     pub binding: Binding,
     /// Its head.
     pub head: Head,
-    head_bytes: Bytes,
+    pub(super) head_bytes: Bytes,
     /// Stored bytes.
     pub object_size: u64,
 }
@@ -313,6 +342,16 @@ impl ObjectReader {
         Ok(ObjectReader { archive, key: key.to_owned(), open, head_len, sealed_len, content_len, codec })
     }
 
+    /// The archive that later reads go to.
+    pub(super) fn of(self, archive: &Archive) -> ObjectReader {
+        ObjectReader { archive: archive.clone(), ..self }
+    }
+
+    /// The archive that it reads from.
+    pub(super) fn archive(&self) -> &Archive {
+        &self.archive
+    }
+
     /// The codec of the content.
     pub fn codec(&self) -> CodecId {
         self.codec
@@ -337,9 +376,18 @@ impl ObjectReader {
             ))
             .on(&self.key));
         }
+        let range = &range;
+        self.archive.from_any(|copy| async move { self.read_in(&copy, range.clone()).await }).await
+    }
+
+    /// The same, from one copy. The head that was read is that of all copies, as they are the same byte by byte.
+    pub(super) async fn read_in(&self, copy: &Archive, range: Range<u64>) -> Result<Bytes> {
         let sealed = self.open.sealed_range(range.clone(), self.sealed_len);
         let (start, end) = (self.head_len + sealed.start, self.head_len + sealed.end);
-        let part = self.archive.storage.get(&self.key, Some(start..end)).await?;
+        let part = copy.storage.get(&self.key, Some(start..end)).await?;
+        if part.object_size != self.object_size() {
+            return Err(Error::damaged("the object has another length than it had").on(&self.key));
+        }
         if part.bytes.len() as u64 != end - start {
             return Err(Error::damaged("the object is shorter than it was").on(&self.key));
         }

@@ -187,6 +187,12 @@ pub struct PackReader {
 impl PackReader {
     /// Opens a pack and proves its index against what the manifest says. Two small reads.
     pub async fn open(archive: &Archive, place: &Place, record: &PackRecord) -> Result<PackReader> {
+        let opened =
+            archive.from_any(|copy| async move { PackReader::open_in(&copy, place, record).await }).await?;
+        Ok(PackReader { object: opened.object.of(archive), ..opened })
+    }
+
+    async fn open_in(archive: &Archive, place: &Place, record: &PackRecord) -> Result<PackReader> {
         let key = place.pack(&record.name);
         let object = archive.reader(&key, ObjectKind::Pack).await?;
         if record.index_len > INDEX_MAX {
@@ -228,8 +234,30 @@ impl PackReader {
         let (Some(first), Some(last)) = (wanted.first(), wanted.last()) else {
             return Ok(bytes::Bytes::new());
         };
-        self.object.read(first.at..last.at + u64::from(last.stored)).await
+        let range = &(first.at..last.at + u64::from(last.stored));
+        let archive = self.object.archive();
+        let several = archive.is_mirrored();
+        let read = |copy: Archive| async move {
+            let stored = self.object.read_in(&copy, range.clone()).await?;
+            // Whoever unpacks them proves them too, but can turn to no other copy then.
+            if several {
+                prove(wanted, &stored).map_err(|error| error.on(&self.key))?;
+            }
+            Ok(stored)
+        };
+        archive.from_any(read).await
     }
+}
+
+fn prove(frames: &[FrameEntry], mut stored: &[u8]) -> Result<()> {
+    for frame in frames {
+        let (bytes, rest) = stored.split_at_checked(frame.stored as usize).unwrap_or((&[], &[]));
+        if blake3::hash(bytes).as_bytes() != &frame.digest {
+            return Err(Error::damaged("a frame does not match its digest"));
+        }
+        stored = rest;
+    }
+    Ok(())
 }
 
 fn parse_index(index: &[u8], record: &PackRecord) -> Result<Vec<FrameEntry>> {

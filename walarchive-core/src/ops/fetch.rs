@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use crate::archive::{Catalog, ObjectKind, Taker};
+use crate::archive::{Archive, Catalog, ObjectKind, Taker};
 use crate::crossing::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::files::NewFile;
@@ -23,23 +23,27 @@ pub async fn fetch(catalog: &Catalog, name: &WalName, dest: &Path) -> Result<u64
         WalName::Segment(_) | WalName::Partial(_) => LARGEST_SEGMENT,
         WalName::History(_) | WalName::Backup { .. } => TEXT_MAX,
     };
-    let file = {
-        let dest = dest.to_owned();
-        blocking(move || NewFile::create(&dest, 0o600)).await?
+    // Each mirror that is tried begins a file of its own.
+    let land = |copy: Archive| {
+        let (key, name, system) = (key.as_str(), *name, catalog.place.system.0);
+        async move {
+            let dest = dest.to_owned();
+            let file = blocking(move || NewFile::create(&dest, 0o600)).await?;
+            let landing = Landing { file, len: 0, start: Vec::new() };
+            let (landing, _) = copy.read(key, ObjectKind::Wal, limit, landing).await?;
+            landing.prove(&name, system).map_err(|error| error.on(key))?;
+            Ok(landing)
+        }
     };
-    let landing = Landing { file, len: 0, start: Vec::new() };
-    let read = catalog.archive.read(&key, ObjectKind::Wal, limit, landing).await;
-    let (landing, _) = match read {
-        Ok(landed) => landed,
+    let landing = match catalog.archive.from_any(land).await {
+        Ok(landing) => landing,
         Err(error) if error.kind() == Kind::Absent => {
             catalog.prove_known().await.map_err(|error| error.during(format!("fetching {name}")))?;
             return Err(Error::new(Kind::Absent, format!("{name} is not in the archive")).on(&key));
         }
         Err(error) => return Err(error.during(format!("fetching {name}"))),
     };
-    let (name, system) = (*name, catalog.place.system.0);
     blocking(move || {
-        landing.prove(&name, system).map_err(|error| error.during(format!("fetching {name}")).on(&key))?;
         let len = landing.len;
         landing.file.publish()?;
         Ok(len)

@@ -125,6 +125,11 @@ impl Storage for Limited {
         self.store.delete(key).await
     }
 
+    async fn tidy(&self, prefix: &str) -> Result<()> {
+        let _permit = self.limits.enter(0).await?;
+        self.store.tidy(prefix).await
+    }
+
     fn parts(&self) -> Parts {
         self.store.parts()
     }

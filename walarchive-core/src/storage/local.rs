@@ -13,7 +13,7 @@ use object_store::local::LocalFileSystem;
 use super::object::{Objects, failed, failed_io, io_cause};
 use super::root::{self, Root};
 use super::walk::{self, Walk};
-use super::{Created, Entry, Part, Storage, Upload, key};
+use super::{Created, Entry, Part, Storage, Unfinished, Upload, key};
 use crate::crossing::blocking;
 use crate::error::{Error, Kind, Result};
 
@@ -27,7 +27,8 @@ const BATCH: usize = 1000;
 /// root is never made anew, save by [`create_root`](LocalStorage::create_root).
 ///
 /// An object is written under a name that ends in `#` and a number, synced, then linked to its own name, and
-/// its directory synced. Files of dead writers keep such a name; nothing here lists or reads them.
+/// its directory synced. Files of dead writers keep such a name: they are the store's
+/// [`unfinished`](Storage::unfinished) uploads, and nothing else here lists or reads them.
 #[derive(Debug)]
 pub struct LocalStorage {
     root: Root,
@@ -164,6 +165,40 @@ impl Storage for LocalStorage {
         key::object(key)?;
         let (root, key) = (self.root.clone(), key.to_owned());
         blocking(move || root.remove_object(&key)).await
+    }
+
+    async fn tidy(&self, prefix: &str) -> Result<()> {
+        key::object(prefix)?;
+        let (root, prefix) = (self.root.clone(), prefix.to_owned());
+        blocking(move || root.tidy(&prefix)).await
+    }
+
+    fn unfinished(&self) -> BoxStream<'static, Result<Unfinished>> {
+        let root = self.root.clone();
+        let found = blocking(move || {
+            root.check()?;
+            let found = walk::staging(root.path());
+            root.check()?;
+            found.map_err(|source| at(&root, failed_io("looking for unfinished files in", "", source)))
+        });
+        stream::once(found).map_ok(|found| stream::iter(found.into_iter().map(Ok))).try_flatten().boxed()
+    }
+
+    async fn discard(&self, unfinished: &Unfinished) -> Result<()> {
+        let (parent, name) = match unfinished.id.rsplit_once('/') {
+            Some((parent, name)) => (Some(parent), name),
+            None => (None, unfinished.id.as_str()),
+        };
+        let object = walk::staged(name).map(|object| match parent {
+            Some(parent) => format!("{parent}/{object}"),
+            None => object.to_owned(),
+        });
+        let object = object.filter(|object| *object == unfinished.key && key::is_key(object));
+        let Some(object) = object else {
+            return Err(Error::bug(format!("{:?} is no unfinished file of an archive", unfinished.id)));
+        };
+        let (root, id) = (self.root.clone(), unfinished.id.clone());
+        blocking(move || root.remove_object(&id)).await.map_err(|error| error.on(object))
     }
 }
 

@@ -3,13 +3,16 @@
 mod cloud;
 mod http;
 mod key;
+mod lazy;
 mod limited;
 mod local;
 mod memory;
+mod mirrors;
 mod object;
 mod open;
 mod options;
 mod root;
+mod sftp;
 mod steady;
 mod url;
 mod walk;
@@ -27,8 +30,10 @@ use tokio::sync::Semaphore;
 pub use cloud::CloudStorage;
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
-pub use open::{create, open};
+pub use mirrors::{Check, Mirrors, Policy, Witness};
+pub use open::{Mirrored, create, create_mode, open, open_mirrors, shown};
 pub use options::{CreateMode, StoreOptions};
+pub use sftp::{SftpOptions, SftpStorage};
 
 use crate::error::{Error, Result};
 
@@ -92,11 +97,19 @@ pub trait Storage: Send + Sync + Debug {
     /// All objects whose key starts with `prefix` followed by `/` (all, when `prefix` is empty), unordered.
     fn list(&self, prefix: &str) -> BoxStream<'static, Result<Entry>>;
 
-    /// The names directly below `prefix` that have something below them, unordered.
+    /// The names directly below `prefix` that have something below them, unordered. Stores that keep directories of
+    /// their own may still name one from which the last object was removed.
     async fn list_dirs(&self, prefix: &str) -> Result<Vec<String>>;
 
     /// Removes an object; removing one that is not there is success.
     async fn delete(&self, key: &str) -> Result<()>;
+
+    /// Removes the directories at and below `prefix` that hold nothing, where a store has directories. No object may be
+    /// created there at the same time.
+    async fn tidy(&self, prefix: &str) -> Result<()> {
+        let _ = prefix;
+        Ok(())
+    }
 
     /// How large objects are cut into parts here, and how much of them may be in memory.
     fn parts(&self) -> Parts {
@@ -112,6 +125,11 @@ pub trait Storage: Send + Sync + Debug {
     /// Removes what an upload left; one that is not there any more is success.
     async fn discard(&self, unfinished: &Unfinished) -> Result<()> {
         Err(Error::bug(format!("this store knows no unfinished uploads, as of {}", unfinished.key)))
+    }
+
+    /// The stores behind this one, where it is several.
+    fn mirrors(&self) -> Option<&Mirrors> {
+        None
     }
 }
 

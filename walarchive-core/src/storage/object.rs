@@ -19,6 +19,9 @@ use super::http;
 use super::{Created, Entry, Part, Storage, Upload, key};
 use crate::error::{Error, Kind, Result};
 
+/// Ranges end here at the latest, which no object reaches: stores refuse numbers that do not fit into their own.
+const FARTHEST: u64 = i64::MAX as u64;
+
 /// A store over an [`ObjectStore`], or over all of it below a prefix, without what is special to any.
 #[derive(Debug)]
 pub(super) struct Objects {
@@ -100,6 +103,7 @@ impl Storage for Objects {
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Part> {
         let path = self.root.object(key)?;
+        let range = range.map(|range| range.start.min(FARTHEST)..range.end.min(FARTHEST));
         let start = range.as_ref().map(|range| range.start);
         let source = if range.as_ref().is_some_and(Range::is_empty) {
             None

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::object::failed_io;
+use super::walk;
 use crate::error::{Error, Kind, Result};
 
 /// A root directory, and which one it was when the archive was opened.
@@ -108,6 +109,13 @@ impl Root {
         });
         removed.map_err(|source| failed_io("removing", key, source))?;
         self.check()
+    }
+
+    /// Removes the directories at and below `prefix` that hold nothing.
+    pub(super) fn tidy(&self, prefix: &str) -> Result<()> {
+        self.check()?;
+        walk::remove_empty(&self.path.join(prefix))
+            .map_err(|source| failed_io("removing the empty directory", prefix, source))
     }
 }
 

@@ -85,6 +85,10 @@ impl Storage for Steady {
         self.patience.run(|| self.store.delete(key)).await
     }
 
+    async fn tidy(&self, prefix: &str) -> Result<()> {
+        self.patience.run(|| self.store.tidy(prefix)).await
+    }
+
     fn parts(&self) -> Parts {
         self.store.parts()
     }
@@ -104,7 +108,7 @@ impl Storage for Steady {
 }
 
 /// Whether the object has exactly these bytes.
-async fn is_stored(store: &dyn Storage, key: &str, payload: &[Bytes]) -> Result<bool> {
+pub(super) async fn is_stored(store: &dyn Storage, key: &str, payload: &[Bytes]) -> Result<bool> {
     let len: u64 = payload.iter().map(|piece| piece.len() as u64).sum();
     let mut pieces = payload.iter();
     let mut wanted: &[u8] = &[];

@@ -22,7 +22,7 @@ pub(super) enum Place {
     Local(PathBuf),
     /// A bucket or container, and what stands before all keys in it.
     Cloud { provider: Provider, bucket: String, prefix: String },
-    /// A directory of another machine; its path is absolute, or relative to the user's home there.
+    /// A directory of another machine; its path is absolute, or begins with `/~/` for the user's home there.
     Sftp { user: Option<String>, host: String, port: Option<u16>, path: String },
 }
 
@@ -127,7 +127,6 @@ fn sftp(rest: &str) -> Result<Address> {
     if path.trim_matches('/').is_empty() {
         return Err(wrong("names no directory"));
     }
-    let path = path.strip_prefix("/~/").unwrap_or(&path).to_owned();
     Ok(Address { place: Place::Sftp { user, host, port, path }, options })
 }
 
@@ -231,7 +230,7 @@ mod tests {
             path: path.to_owned(),
         };
         assert_eq!(place("sftp://u@h/srv/a b"), sftp(Some("u"), "h", None, "/srv/a b"));
-        assert_eq!(place("sftp://h:2222/~/a"), sftp(None, "h", Some(2222), "a"));
+        assert_eq!(place("sftp://h:2222/~/a"), sftp(None, "h", Some(2222), "/~/a"));
         assert_eq!(place("sftp://u@[::1]:22/a%20"), sftp(Some("u"), "::1", Some(22), "/a "));
     }
 

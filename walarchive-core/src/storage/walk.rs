@@ -5,8 +5,10 @@ use std::fs::{self, ReadDir};
 use std::io;
 use std::path::Path;
 
-use super::Entry;
+use jiff::Timestamp;
+
 use super::key::is_segment;
+use super::{Entry, Unfinished};
 
 /// Directories under way, the innermost last, each with the key of its entries up to the last slash.
 pub(super) struct Walk {
@@ -73,6 +75,67 @@ pub(super) fn directories(root: &Path, prefix: &str) -> io::Result<Vec<String>> 
         }
     }
     Ok(names)
+}
+
+/// The files of writers that did not finish, whether they are dead or still writing: an object's name, `#` and a number.
+pub(super) fn staging(root: &Path) -> io::Result<Vec<Unfinished>> {
+    let mut found = Vec::new();
+    let mut directories = vec![String::new()];
+    while let Some(prefix) = directories.pop() {
+        let entries = match fs::read_dir(root.join(&prefix)) {
+            Err(source) if is_absent(&source) && !prefix.is_empty() => continue,
+            other => other?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let metadata = match entry.metadata() {
+                Err(source) if is_absent(&source) => continue,
+                other => other?,
+            };
+            if metadata.is_dir() && is_segment(name) {
+                directories.push(format!("{prefix}{name}/"));
+            }
+            let Some(object) = staged(name).filter(|_| metadata.is_file()) else { continue };
+            let since = metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
+            found.push(Unfinished {
+                key: format!("{prefix}{object}"),
+                id: format!("{prefix}{name}"),
+                // Without a time, as if it were new: it is left alone.
+                since: since.unwrap_or(Timestamp::MAX),
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// The name of the object that a staging file of this name is for.
+pub(super) fn staged(name: &str) -> Option<&str> {
+    let (object, number) = name.rsplit_once('#')?;
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number && is_segment(object)).then_some(object)
+}
+
+/// Removes a directory with all empty directories in it, as far as they are empty.
+pub(super) fn remove_empty(path: &Path) -> io::Result<()> {
+    use io::ErrorKind as Io;
+    match fs::read_dir(path) {
+        Err(source) if is_absent(&source) => return Ok(()),
+        Err(source) => return Err(source),
+        Ok(entries) => {
+            for entry in entries {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    remove_empty(&entry.path())?;
+                }
+            }
+        }
+    }
+    match fs::remove_dir(path) {
+        Err(source) if matches!(source.kind(), Io::DirectoryNotEmpty | Io::NotFound) => Ok(()),
+        other => other,
+    }
 }
 
 /// Whether a name is not there, or leads through a file.

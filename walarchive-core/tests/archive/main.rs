@@ -7,6 +7,7 @@ mod damage;
 mod flows;
 mod forgery;
 mod input;
+mod mirrors;
 mod race;
 mod recorder;
 mod support;

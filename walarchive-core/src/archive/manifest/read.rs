@@ -12,6 +12,10 @@ const FACTS_READ: u64 = 256 * 1024;
 
 /// Reads only the facts of a manifest, from its first bytes.
 pub async fn read_facts(archive: &Archive, place: &Place, id: &BackupId) -> Result<Facts> {
+    archive.from_any(|copy| async move { facts_in(&copy, place, id).await }).await
+}
+
+async fn facts_in(archive: &Archive, place: &Place, id: &BackupId) -> Result<Facts> {
     let key = place.manifest(id);
     let object = archive.reader(&key, ObjectKind::Manifest).await?;
     let content = object.read(0..object.content_len().min(FACTS_READ)).await?;
@@ -82,7 +86,11 @@ pub async fn scan<V: Visitor>(
         ended: false,
         visitor,
     };
-    let read = archive.read(&key, ObjectKind::Manifest, u64::MAX, lines).await;
+    // What the visitor saw cannot be taken back: with mirrors, one is chosen first whose copy holds.
+    let read = match archive.sound_copy(&key, ObjectKind::Manifest).await {
+        Ok(copy) => copy.read(&key, ObjectKind::Manifest, u64::MAX, lines).await,
+        Err(error) => Err(error),
+    };
     let (lines, _) = read.map_err(|error| match error.kind() {
         Kind::Absent => Error::new(Kind::Absent, format!("there is no backup {id}"))
             .on(&key)

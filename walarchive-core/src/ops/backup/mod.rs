@@ -1,19 +1,23 @@
 //! A base backup of a running cluster on this machine.
 
 mod copy;
+mod lease;
 mod spool;
 mod stretch;
 mod wait;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use jiff::Timestamp;
 
 use self::copy::{Copied, Copy};
+use self::lease::Lease;
 use crate::archive::{
     Archive, Backup, BackupId, Catalog, ClusterName, Facts, FileRecord, Line, ManifestWriter, ObjectKind,
     PackSink, Place, SystemId, Tablespace,
@@ -29,7 +33,6 @@ use crate::progress::Progress;
 use crate::wal::{Lsn, TimelineId};
 
 const LABELS_MAX: usize = 16 * 1024;
-const LEASE: Duration = Duration::from_secs(24 * 3600);
 
 /// How a backup is made.
 #[derive(Clone)]
@@ -50,6 +53,8 @@ pub struct BackupRequest {
     pub fast_checkpoint: bool,
     /// How long the WAL that the backup needs may take to be in the archive.
     pub wal_wait: Duration,
+    /// How long what the backup has stored stays protected when its program dies. It is renewed while the program lives.
+    pub lease: Duration,
     /// The user's labels.
     pub labels: BTreeMap<String, String>,
     /// Whether the backup is pinned from the beginning.
@@ -81,9 +86,14 @@ pub async fn create(request: BackupRequest) -> Result<BackupDone> {
     };
     let place = Place { cluster: request.cluster.clone(), system: SystemId(server.system_id) };
     let id = BackupId::new(Timestamp::now(), random()?);
-    let run = Run { request, place, id, server, data_dir, control };
-    run.lease().await?;
-    let result = run.make(session).await;
+    let (archive, codec) = (request.archive.clone(), request.codec.clone());
+    let lease = Lease::take(archive, place.clone(), id.clone(), codec, request.lease).await?;
+    let run = Run { request, place, id, lease, server, data_dir, control };
+    let (making, keeping) = (pin!(run.make(session)), pin!(run.lease.keep()));
+    let result = match select(making, keeping).await {
+        Either::Left((result, _)) => result,
+        Either::Right(_) => Err(Error::bug("a lease ended before its backup")),
+    };
     if result.is_err() {
         run.clean_up().await;
     }
@@ -161,6 +171,7 @@ struct Run {
     request: BackupRequest,
     place: Place,
     id: BackupId,
+    lease: Lease,
     server: ServerFacts,
     data_dir: PathBuf,
     control: ControlFile,
@@ -176,23 +187,13 @@ struct Parts {
 }
 
 impl Run {
-    async fn lease(&self) -> Result<()> {
-        let now = Timestamp::now();
-        let expiry = now.checked_add(LEASE).unwrap_or(now);
-        let note = format!("{{\"backup\":\"{}\",\"until\":\"{expiry}\"}}\n", self.id);
-        let content = move |sink: PlainSink<'_>| sink(note.as_bytes());
-        let key = self.place.lease(&self.id, expiry);
-        let archive = &self.request.archive;
-        archive.put(&key, ObjectKind::Lease, self.request.codec.clone(), content).await.map(drop)
-    }
-
     async fn make(&self, session: BackupSession) -> Result<BackupDone> {
         self.request.progress.note(&format!("backup {} begins", self.id));
         let (mut session, parts) = self.copy(session).await?;
         session = self.wait_for_wal(session, &parts).await?;
         drop(session);
         let done = self.commit(parts).await?;
-        self.end_lease().await;
+        self.lease.end().await;
         Ok(done)
     }
 
@@ -310,6 +311,7 @@ impl Run {
         let (archive, place, id) = (self.request.archive.clone(), self.place.clone(), self.id.clone());
         let (codec, bridge, told) = (self.request.codec.clone(), Bridge::current()?, facts.clone());
         let damaged = parts.copied.damaged.clone();
+        let (lease, stored) = (self.lease.clone(), parts.copied.packs.len());
         blocking(move || {
             let mut manifest = ManifestWriter::start(&archive, &place, &id, codec.as_ref(), &told, &bridge)?;
             for pack in parts.copied.packs {
@@ -319,22 +321,25 @@ impl Run {
                 manifest.line(&Line::Dir(dir.path, dir.mode))?;
             }
             parts.copied.spool.replay(|record: FileRecord| manifest.line(&Line::File(record)))?;
+            // What nobody may find any more must not be committed.
+            lease.check()?;
             manifest.finish().map(drop)
         })
         .await
         .map_err(|error| error.during("committing the backup"))?;
+        self.prove_complete(stored).await?;
         Ok(BackupDone { backup: Backup { id: self.id.clone(), facts, pinned: self.request.pin }, damaged })
     }
 
-    /// The lease is of no use any more; one that stays behind expires.
-    async fn end_lease(&self) {
-        use futures::TryStreamExt;
-        let storage = self.request.archive.storage();
-        let prefix = self.place.lease_prefix(&self.id);
-        let leases: Result<Vec<_>> = storage.list(&prefix).try_collect().await;
-        for lease in leases.unwrap_or_default() {
-            let _ = storage.delete(&lease.key).await;
+    /// The lease may have ended between the last look and the commit, when this machine stood still just then: if packs
+    /// are gone, this is no backup.
+    async fn prove_complete(&self, stored: usize) -> Result<()> {
+        let Err(error) = self.lease.check() else { return Ok(()) };
+        if self.catalog().packs(&self.id).await?.len() == stored {
+            return Ok(());
         }
+        self.request.archive.storage().delete(&self.place.manifest(&self.id)).await?;
+        Err(error)
     }
 
     /// Gives back the space of what nobody will read. What cannot be removed now does no harm.
@@ -348,7 +353,7 @@ impl Run {
             let _ = storage.delete(&self.place.pack(&pack)).await;
         }
         let _ = storage.delete(&self.place.pin(&self.id)).await;
-        self.end_lease().await;
+        self.lease.end().await;
     }
 }
 

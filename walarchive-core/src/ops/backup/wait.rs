@@ -63,11 +63,7 @@ impl WalWait<'_> {
 
     async fn is_stored(&self, segment: &SegmentName) -> Result<bool> {
         let key = self.catalog.place.wal(&WalName::Segment(*segment));
-        match self.catalog.archive.storage().size(&key).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == Kind::Absent => Ok(false),
-            Err(error) => Err(error),
-        }
+        self.catalog.archive.is_stored(&key).await
     }
 
     /// Proves that the stored segment is this server's own, as long as the server still has it: a copy of the cluster

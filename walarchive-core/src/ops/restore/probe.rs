@@ -49,9 +49,8 @@ async fn backwards(
     for segno in (from..end).rev() {
         let name = WalName::Segment(candidate.chain.name(segno)?);
         let key = catalog.place.wal(&name);
-        let buffer = Vec::with_capacity(candidate.size.bytes() as usize);
-        let read = catalog.archive.read(&key, ObjectKind::Wal, candidate.size.bytes(), buffer).await;
-        let (segment, _) = read.map_err(|error| match error.kind() {
+        let read = catalog.archive.read_bytes(&key, ObjectKind::Wal, candidate.size.bytes()).await;
+        let segment = read.map_err(|error| match error.kind() {
             Kind::Absent => Error::damaged(format!("{name} was listed, and is gone")).on(&key),
             _ => error.during("looking for the target in the WAL"),
         })?;
@@ -83,8 +82,7 @@ pub(super) async fn first_point(
     let mut scanner = Scanner::new(size);
     for segno in candidate.chain.from_segno..=last_segno_before(newest, size) {
         let key = catalog.place.wal(&WalName::Segment(candidate.chain.name(segno)?));
-        let buffer = Vec::with_capacity(size.bytes() as usize);
-        let (segment, _) = catalog.archive.read(&key, ObjectKind::Wal, size.bytes(), buffer).await?;
+        let segment = catalog.archive.read_bytes(&key, ObjectKind::Wal, size.bytes()).await?;
         let wanted = name.to_owned();
         let (hit, again) = blocking(move || {
             let mut hit = None;

@@ -4,6 +4,7 @@ mod azure;
 mod google;
 mod profile;
 mod s3;
+mod uploads;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
@@ -19,10 +20,11 @@ use object_store::{
     RetryConfig,
 };
 
+use self::uploads::Uploads;
 use super::http::{Connector, HttpOptions, wrong_checksum};
 use super::object::{Objects, Root, failed};
 use super::url::Provider;
-use super::{CreateMode, Created, Entry, Part, Parts, Storage, StoreOptions, Upload};
+use super::{CreateMode, Created, Entry, Part, Parts, Storage, StoreOptions, Unfinished, Upload};
 use crate::error::{Error, Kind, Result};
 
 /// What a cloud store's client can do.
@@ -41,6 +43,8 @@ pub struct CloudStorage {
     create: CreateMode,
     attributes: Attributes,
     parts: Parts,
+    /// None on Azure: what was sent there of an upload is no object of its own, and is forgotten after a week.
+    uploads: Option<Arc<Uploads>>,
 }
 
 impl CloudStorage {
@@ -56,10 +60,22 @@ impl CloudStorage {
         options: &StoreOptions,
     ) -> Result<CloudStorage> {
         let connector = Connector::new(http_options(options))?;
-        let (client, as_store): (Arc<dyn Client>, Arc<dyn ObjectStore>) = match provider {
-            Provider::S3 => both(s3::client(bucket, options, connector)?),
-            Provider::Google => both(google::client(bucket, options, connector)?),
-            Provider::Azure => both(azure::client(bucket, options, connector)?),
+        let (client, as_store, uploads): (Arc<dyn Client>, Arc<dyn ObjectStore>, _) = match provider {
+            Provider::S3 => {
+                let (client, http) = s3::client(bucket, options, connector)?;
+                let client = Arc::new(client);
+                (client.clone(), client.clone(), Some(Uploads::of_s3(http, client)))
+            }
+            Provider::Google => {
+                let (client, http, url) = google::client(bucket, options, connector)?;
+                let uploads = Uploads::of_google(http, url, client.credentials().clone());
+                let client = Arc::new(client);
+                (client.clone(), client, Some(uploads))
+            }
+            Provider::Azure => {
+                let client = Arc::new(azure::client(bucket, options, connector)?);
+                (client.clone(), client, None)
+            }
         };
         let mut attributes = Attributes::new();
         if let Some(class) = &options.storage_class {
@@ -73,6 +89,7 @@ impl CloudStorage {
             create: options.create,
             attributes,
             parts: options.parts(),
+            uploads: uploads.map(Arc::new),
         })
     }
 
@@ -109,11 +126,6 @@ impl CloudStorage {
             .because(failure),
         }
     }
-}
-
-fn both<T: Client>(client: T) -> (Arc<dyn Client>, Arc<dyn ObjectStore>) {
-    let client = Arc::new(client);
-    (client.clone(), client)
 }
 
 fn http_options(options: &StoreOptions) -> HttpOptions {
@@ -195,6 +207,21 @@ impl Storage for CloudStorage {
     fn parts(&self) -> Parts {
         self.parts.clone()
     }
+
+    fn unfinished(&self) -> BoxStream<'static, Result<Unfinished>> {
+        match &self.uploads {
+            Some(uploads) => uploads.clone().list(self.root.clone()),
+            None => stream::empty().boxed(),
+        }
+    }
+
+    async fn discard(&self, unfinished: &Unfinished) -> Result<()> {
+        let path = self.root.object(&unfinished.key)?;
+        match self.client.abort_multipart(&path, &unfinished.id).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(failed("removing the unfinished upload of", &unfinished.key, source)),
+        }
+    }
 }
 
 /// An upload in parts that the store keeps apart until it is told to put them together.
@@ -210,6 +237,15 @@ struct CloudUpload {
 impl CloudUpload {
     fn failed(&self, attempt: &str, source: object_store::Error) -> Error {
         failed(attempt, &self.key, source)
+    }
+
+    /// The upload is gone, which says nothing about any object.
+    fn lost(&self, error: Error) -> Error {
+        let message = format!("uploading {}: the store has lost what was sent", self.key);
+        Error::new(Kind::Denied, message)
+            .on(&self.key)
+            .hint("does something remove unfinished uploads after too short a time?")
+            .because(error)
     }
 
     /// The parts in order, and the length of all together.
@@ -230,7 +266,10 @@ impl Upload for CloudUpload {
         let payload = PutPayload::from_iter(pieces);
         let len = payload.content_length() as u64;
         let sent = self.client.put_part(&self.path, &self.id, number, payload).await;
-        let id = sent.map_err(|source| self.failed("uploading a part of", source))?;
+        let id = sent.map_err(|source| match self.failed("uploading a part of", source) {
+            error if error.kind() == Kind::Absent => self.lost(error),
+            error => error,
+        })?;
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).insert(number, (id, len));
         Ok(())
     }
@@ -255,21 +294,18 @@ impl Upload for CloudUpload {
         // this upload alone.
         match self.client.head(&self.path).await {
             Ok(found) if found.size == len => Ok(()),
-            _ if error.kind() == Kind::Absent => Err(Error::new(
-                Kind::Denied,
-                format!("finishing the upload of {}: the store has lost it", self.key),
-            )
-            .on(&self.key)
-            .hint("does something remove unfinished uploads after too short a time?")
-            .because(error)),
+            _ if error.kind() == Kind::Absent => Err(self.lost(error)),
             _ => Err(error),
         }
     }
 
     async fn abort(&self) -> Result<()> {
         match self.client.abort_multipart(&self.path, &self.id).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(source) => Err(self.failed("giving up the upload of", source)),
+            Ok(()) => Ok(()),
+            Err(source) => match self.failed("giving up the upload of", source) {
+                error if error.kind() == Kind::Absent => Ok(()),
+                error => Err(error),
+            },
         }
     }
 }

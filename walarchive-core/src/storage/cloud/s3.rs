@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
+use object_store::client::{HttpClient, HttpConnector};
 
 use super::super::http::Connector;
 use super::super::{CreateMode, StoreOptions};
@@ -12,10 +13,15 @@ use crate::error::{Error, Result};
 
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// A client of one bucket.
-pub(super) fn client(bucket: &str, options: &StoreOptions, connector: Connector) -> Result<AmazonS3> {
+/// A client of one bucket, and one for requests that it has no words for.
+pub(super) fn client(
+    bucket: &str,
+    options: &StoreOptions,
+    connector: Connector,
+) -> Result<(AmazonS3, HttpClient)> {
     let mut options = options.clone();
     options.allow_http |= options.variable("AWS_ALLOW_HTTP").is_some_and(says_yes);
+    let http = connector.connect(&client_options(&options)).map_err(|source| unusable("S3", source))?;
     let variable = |names: [&str; 2]| names.iter().find_map(|name| options.variable(name)).map(str::to_owned);
     let region = variable(["AWS_REGION", "AWS_DEFAULT_REGION"]);
     let endpoint = variable(["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]);
@@ -53,7 +59,7 @@ pub(super) fn client(bucket: &str, options: &StoreOptions, connector: Connector)
     if let Some(encryption) = &options.server_encryption {
         builder = encrypted(builder, encryption)?;
     }
-    builder.build().map_err(|source| unusable("S3", source))
+    Ok((builder.build().map_err(|source| unusable("S3", source))?, http))
 }
 
 /// What a profile of the shared files adds to what was said otherwise.

@@ -92,7 +92,7 @@ pub(super) fn judge(question: &Question, status: StatusCode, headers: &HeaderMap
     let code = refusal.code.as_deref().unwrap_or_default();
     let pass = match status.as_u16() {
         304 | 412 | 416 => true,
-        404 => !NO_STORE.contains(&code),
+        404 => !NO_STORE.contains(&code) && code != NO_UPLOAD,
         // Only these mean that there is an object of that name. Azure may name the lock of the one that is there.
         409 => {
             code.is_empty()
@@ -142,6 +142,9 @@ const NO_STORE: &[&str] = &[
     "AccountNotFound",
     "NoSuchAccount",
 ];
+
+/// There is no such upload, or no longer. object_store takes it for a missing object with S3, for trouble with Google.
+const NO_UPLOAD: &str = "NoSuchUpload";
 
 /// Reasons that pass, whatever their status.
 const PASSING: &[&str] = &[
@@ -198,6 +201,9 @@ impl Refusal {
         let code = self.code.as_deref().unwrap_or_default();
         if PASSING.contains(&code) || code.contains("Throttl") {
             return Kind::Unreachable;
+        }
+        if code == NO_UPLOAD {
+            return Kind::Absent;
         }
         if NO_STORE.contains(&code) || CREDENTIALS.contains(&code) {
             return Kind::Denied;

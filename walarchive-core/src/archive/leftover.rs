@@ -1,0 +1,138 @@
+//! What is stored besides whole backups: leases, pins, packs without a manifest; and to which backup a key belongs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::TryStreamExt;
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+use super::{BackupId, Catalog, ClusterName, PackName, Place, SystemId};
+use crate::error::Result;
+
+/// A stored lease of a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Whose it is.
+    pub backup: BackupId,
+    /// When it ends, by the clock of the machine that backs up.
+    pub until: Timestamp,
+    /// Its key.
+    pub key: String,
+}
+
+/// What stands beside the packs of backups.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Backups that have a manifest: they exist.
+    pub manifests: BTreeSet<BackupId>,
+    /// Backups, existing or not, that are pinned.
+    pub pins: BTreeSet<BackupId>,
+    /// All leases.
+    pub leases: Vec<Lease>,
+}
+
+impl BackupId {
+    /// When the backup began, to the second; none for a name that tells no possible time.
+    pub fn began(&self) -> Option<Timestamp> {
+        let (time, _) = self.as_str().split_once('-')?;
+        let time = DateTime::strptime("%Y%m%dT%H%M%SZ", time).ok()?;
+        Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp())
+    }
+}
+
+impl Place {
+    /// Whether a key is in this cluster's place.
+    pub fn contains(&self, key: &str) -> bool {
+        let root = format!("{}/{}/", self.cluster, self.system);
+        key.starts_with(&root)
+    }
+
+    /// Whether a key is in the place of any cluster.
+    pub fn is_of_some(key: &str) -> bool {
+        let mut segments = key.split('/');
+        let cluster = segments.next().is_some_and(|name| name.parse::<ClusterName>().is_ok());
+        cluster
+            && segments.next().is_some_and(|id| id.parse::<SystemId>().is_ok())
+            && segments.next().is_some()
+    }
+
+    /// The backup that a key in this place belongs to.
+    pub fn backup_of(&self, key: &str) -> Option<BackupId> {
+        let below = |prefix: String| key.strip_prefix(&prefix)?.strip_prefix('/')?.split('/').next();
+        let id = below(self.packs_prefix()).or_else(|| below(self.backups_prefix()))?;
+        id.parse().ok()
+    }
+}
+
+impl Catalog {
+    /// All packs of the cluster whose names are well-formed, with their stored sizes. One listing.
+    pub async fn all_packs(&self) -> Result<BTreeMap<PackName, u64>> {
+        let prefix = self.place.packs_prefix();
+        let entries: Vec<_> = self.archive.storage().list(&prefix).try_collect().await?;
+        let name = |key: &str| key.strip_prefix(&prefix)?.strip_prefix('/')?.parse::<PackName>().ok();
+        Ok(entries.iter().filter_map(|entry| Some((name(&entry.key)?, entry.size))).collect())
+    }
+
+    /// Manifests, pins and leases of all backups. One listing.
+    pub async fn marks(&self) -> Result<Marks> {
+        self.marks_below(&self.place.backups_prefix()).await
+    }
+
+    /// Those of one backup. One listing.
+    pub async fn marks_of(&self, id: &BackupId) -> Result<Marks> {
+        self.marks_below(&self.place.backup_prefix(id)).await
+    }
+
+    async fn marks_below(&self, prefix: &str) -> Result<Marks> {
+        let mut marks = Marks::default();
+        let mut entries = self.archive.storage().list(prefix);
+        while let Some(entry) = entries.try_next().await? {
+            let Some(id) = self.place.backup_of(&entry.key) else { continue };
+            if entry.key == self.place.manifest(&id) {
+                marks.manifests.insert(id);
+            } else if entry.key == self.place.pin(&id) {
+                marks.pins.insert(id);
+            } else if let Some(until) = self.lease_end(&id, &entry.key) {
+                marks.leases.push(Lease { backup: id, until, key: entry.key });
+            }
+        }
+        Ok(marks)
+    }
+
+    fn lease_end(&self, id: &BackupId, key: &str) -> Option<Timestamp> {
+        let name = key.strip_prefix(&self.place.lease_prefix(id))?.strip_prefix('/')?;
+        let end = Timestamp::from_second(name.parse().ok()?).ok()?;
+        (self.place.lease(id, end) == key).then_some(end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_tell_their_backup() {
+        let place = Place { cluster: "main".parse().unwrap(), system: SystemId(7) };
+        let began = "2026-01-02T03:04:05Z".parse().unwrap();
+        let id = BackupId::new(began, 0xfeed);
+        assert_eq!(id.began(), Some(began));
+        assert_eq!("20261302T030405Z-0000feed".parse::<BackupId>().unwrap().began(), None);
+        let pack = PackName { backup: id.clone(), number: 3 };
+        for key in [place.pack(&pack), place.manifest(&id), place.pin(&id), place.lease(&id, began)] {
+            assert_eq!(place.backup_of(&key), Some(id.clone()), "{key}");
+            assert!(place.contains(&key) && Place::is_of_some(&key));
+        }
+        for key in [
+            "main/7/wal/00000001.history",
+            "main/77/packs/20260102T030405Z-0000feed/00000000",
+            "archive.json",
+        ] {
+            assert_eq!(place.backup_of(key), None, "{key}");
+        }
+        assert!(!place.contains("main/77/x") && Place::is_of_some("main/77/x"));
+        assert!(
+            !Place::is_of_some("archive.json") && !Place::is_of_some("main/7") && !Place::is_of_some("a/b/c")
+        );
+    }
+}
