@@ -49,8 +49,8 @@ pub(super) fn server() -> Option<Program> {
                 "s3.port.iceberg=0",
                 "s3.port.lance=0",
                 "s3.autoCreateBucket=false",
-                // Each bucket wants a volume. It would allow only as many as fit onto the disk, were all full.
-                "volume.max=1000",
+                // Each bucket takes seven volumes; without this, there are as many as the free disk space has room for.
+                "volume.max=10000",
                 "ip=127.0.0.1",
                 "ip.bind=127.0.0.1",
             ])
