@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::fs;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -87,6 +88,11 @@ impl Program {
     fn kill(&self) {
         if let Some(mut server) = self.running().take() {
             server.kill();
+            // The last of its threads closes its port, a moment after the first has gone.
+            let addr = self.addr();
+            wait_until(&format!("{addr} is closed"), Duration::from_secs(60), || {
+                TcpStream::connect(&addr).is_err()
+            });
         }
         self.tidy();
     }
