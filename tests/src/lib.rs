@@ -24,6 +24,7 @@ mod kill;
 mod ports;
 mod product;
 mod programs;
+pub mod proxy;
 mod restored;
 pub mod sample;
 mod scratch;

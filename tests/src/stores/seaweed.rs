@@ -49,6 +49,8 @@ pub(super) fn server() -> Option<Program> {
                 "s3.port.iceberg=0",
                 "s3.port.lance=0",
                 "s3.autoCreateBucket=false",
+                // Each bucket takes seven volumes; without this, there are as many as the free disk space has room for.
+                "volume.max=10000",
                 "ip=127.0.0.1",
                 "ip.bind=127.0.0.1",
             ])
@@ -61,6 +63,7 @@ pub(super) fn server() -> Option<Program> {
         env: Vec::new(),
         // The gateway is up before it knows where the objects are that were there before.
         ready: |addr| status(addr, "/healthz") == Some(200) && raw::stores(addr, Kind::Seaweed),
+        polite: false,
         leaves,
         running: Mutex::new(None),
         scratch,
