@@ -2,13 +2,19 @@
 
 #![warn(missing_docs)]
 
+mod batch;
 mod cpu_time;
 mod data;
+mod relay;
+mod sealing;
 mod synthetic;
 mod turns;
 mod used;
 
+pub use batch::{system_id, write_batch};
 pub use cpu_time::CpuTime;
 pub use data::{Data, SEGMENT, samples};
-pub use turns::{Case, Row, median, smoke, turns};
-pub use used::Used;
+pub use relay::Relay;
+pub use sealing::{compress, digest, open, seal};
+pub use turns::{Case, Row, median, smoke, thread_time, turns};
+pub use used::{AtOnce, Used, at_once};

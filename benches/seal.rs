@@ -4,24 +4,16 @@
 
 use std::hint::black_box;
 
-use bytes::Bytes;
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit, Nonce};
-use walarchive_benches::{Case, Data, Row, samples, smoke, turns};
-use walarchive_core::archive::{Binding, ContentDigest, ObjectKind};
+use walarchive_benches::{Case, Data, Row, compress, digest, open, samples, seal, smoke, turns};
+use walarchive_core::cipher::Plain;
 use walarchive_core::cipher::age::{AgeCipher, Identity};
-use walarchive_core::cipher::{Cipher, Plain};
-use walarchive_core::codec::{Codec, CodecSpec};
-use walarchive_core::pipeline::{Opener, Sealer};
+use walarchive_core::codec::CodecSpec;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::CParameter;
 
 const ROUNDS: usize = 41;
-
-/// How a push hands plain bytes on.
-const PIECE: usize = 256 << 10;
-
-const ARCHIVE: &str = "0123456789abcdef0123456789abcdef";
 
 fn main() {
     // `cargo bench NAME` filters by name; these cases only make sense together.
@@ -98,56 +90,8 @@ fn report(data: &Data, spec: &CodecSpec, plain: usize, rows: &[Row]) {
     );
 }
 
-fn compress(codec: &dyn Codec, plain: &[u8], out: &mut Vec<u8>) {
-    out.clear();
-    let mut encoder = codec.encoder().expect("an encoder");
-    plain.chunks(PIECE).for_each(|piece| encoder.push(piece, out).expect("compress"));
-    encoder.finish(out).expect("compress");
-}
-
-fn digest(plain: &[u8]) -> String {
-    let mut digest = ContentDigest::new(ARCHIVE);
-    plain.chunks(PIECE).for_each(|piece| digest.update(piece));
-    digest.hex()
-}
-
 fn encrypt(cipher: &ChaCha20Poly1305, content: &mut [u8]) {
     for chunk in content.chunks_mut(64 << 10) {
         cipher.encrypt_inout_detached(&Nonce::default(), b"", chunk.into()).expect("encrypt");
     }
-}
-
-/// What a push does between reading the segment and storing the object.
-fn seal(codec: &dyn Codec, cipher: &dyn Cipher, plain: &[u8]) -> Vec<Bytes> {
-    let mut sealer = Sealer::new(codec, cipher).expect("seal");
-    let mut digest = ContentDigest::new(ARCHIVE);
-    for piece in plain.chunks(PIECE) {
-        digest.update(piece);
-        sealer.push(piece).expect("seal");
-    }
-    let digest = digest.hex();
-    let made = sealer.finish(|facts| {
-        let mut binding = Binding::new(ARCHIVE, "main/1/wal/1", ObjectKind::Wal, codec.id());
-        binding.plain = Some(facts.plain);
-        binding.stored = Some(facts.stored);
-        binding.sum = facts.sum;
-        binding.digest = Some(digest);
-        binding.to_bytes()
-    });
-    made.expect("seal")
-}
-
-/// What a fetch does between reading the object and writing the segment.
-fn open(codec: &dyn Codec, cipher: &dyn Cipher, stored: &[Bytes]) {
-    let (head, payload) = stored.split_first().expect("a head");
-    let open = cipher.open(head).expect("open");
-    let mut opener = Opener::new(open.as_ref(), codec, 1 << 30).expect("open");
-    let mut digest = ContentDigest::new(ARCHIVE);
-    let mut sink = |plain: &[u8]| {
-        digest.update(plain);
-        Ok(())
-    };
-    payload.iter().for_each(|piece| opener.push(piece, &mut sink).expect("open"));
-    opener.finish(&mut sink).expect("open");
-    black_box(digest.hex());
 }

@@ -1,6 +1,8 @@
 //! What a child process took.
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use wait4::Wait4;
@@ -46,4 +48,38 @@ impl Used {
         let mib = self.rss as f64 / f64::from(1 << 20);
         format!("  {name:36} {:9.2} ms wall {:9.2} ms CPU {mib:7.1} MiB", ms(self.wall), ms(self.cpu))
     }
+}
+
+/// What several processes took together.
+#[derive(Debug, Clone)]
+pub struct AtOnce {
+    /// From the start of the first to the end of the last.
+    pub wall: Duration,
+    /// Each.
+    pub used: Vec<Used>,
+}
+
+/// Runs a command for every item, `jobs` at a time, each to its end; `after` a command is over, it is told (and timed).
+/// Panics when one fails.
+pub fn at_once<T: Sync>(
+    jobs: usize,
+    items: &[T],
+    command: impl Fn(&T) -> Command + Sync,
+    after: impl Fn(&T) + Sync,
+) -> AtOnce {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut used = Vec::new();
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            used.push(Used::by(command(item)));
+            after(item);
+        }
+        used
+    };
+    let begun = Instant::now();
+    let used = thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("a command failed")).collect()
+    });
+    AtOnce { wall: begun.elapsed(), used }
 }

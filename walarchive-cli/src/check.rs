@@ -35,22 +35,47 @@ impl Status {
     }
 }
 
-/// `check store`
+/// `check store`: each mirror on its own.
 pub(crate) async fn store(context: Context, objects: u32) -> Result<u8> {
     let url = context.settings.archive_url()?;
-    let report = match context.settings.storage(&context.each_patient()?).await {
+    let objects = usize::try_from(objects).unwrap_or(usize::MAX);
+    let mut reports = Vec::new();
+    match context.settings.storage(&context.each_patient()?).await {
         Ok(store) => {
-            check_store::check(store, check_store::random()?, usize::try_from(objects).unwrap_or(usize::MAX))
-                .await
+            let alone = || vec![(url.clone(), store.clone())];
+            for (name, store) in store.mirrors().map_or_else(alone, |mirrors| mirrors.stores()) {
+                reports.push((name, check_store::check(store, check_store::random()?, objects).await));
+            }
         }
         Err(error) if error.kind().is_transient() => {
-            StoreReport { guarantees: Vec::new(), left: Vec::new(), unreachable: Some(error) }
+            let (guarantees, left) = (Vec::new(), Vec::new());
+            reports.push((url, StoreReport { guarantees, left, unreachable: Some(error) }));
         }
         Err(error) => return Err(error),
+    }
+    let reports: Vec<_> = reports.iter().map(|(url, report)| (url, report, Status::of(report))).collect();
+    // A promise that is broken tells more than a store that did not answer.
+    let rank = |status: &Status| {
+        [Status::Ok, Status::Warning, Status::Unknown, Status::Critical]
+            .iter()
+            .position(|known| known == status)
     };
-    let status = Status::of(&report);
-    context.output.result(&document(&url, &report, status), || told(&url, &report, status))?;
-    Ok(status as u8)
+    let worst = reports.iter().map(|(.., status)| *status).max_by_key(rank).unwrap_or(Status::Unknown);
+    let mut documents: Vec<_> =
+        reports.iter().map(|(url, report, status)| document(url, report, *status)).collect();
+    let document = match documents.len() {
+        1 => documents.remove(0),
+        _ => json!({ "ok": worst == Status::Ok, "status": worst.word(), "stores": documents }),
+    };
+    context.output.result(&document, || {
+        let summaries: Vec<_> = reports.iter().map(|(url, report, _)| summary(url, report)).collect();
+        let first = format!("{} - {}", worst.word(), summaries.join("; "));
+        std::iter::once(first)
+            .chain(reports.iter().map(|(url, report, _)| details(url, report)))
+            .collect::<Vec<_>>()
+            .join("\n")
+    })?;
+    Ok(worst as u8)
 }
 
 fn document(url: &str, report: &StoreReport, status: Status) -> Value {
@@ -67,8 +92,8 @@ fn document(url: &str, report: &StoreReport, status: Status) -> Value {
     })
 }
 
-fn told(url: &str, report: &StoreReport, status: Status) -> String {
-    let mut lines = vec![format!("{} - {}", status.word(), summary(url, report))];
+fn details(url: &str, report: &StoreReport) -> String {
+    let mut lines = vec![format!("{url}:")];
     lines.extend(report.guarantees.iter().map(|found| {
         let sign = match found.verdict {
             Verdict::Holds => "holds",

@@ -12,7 +12,7 @@ use crate::run::Context;
 /// `prune`. What could not be found out stays, and decides the exit code.
 pub(crate) async fn prune(context: Context, args: PruneArgs) -> Result<u8> {
     let limits = Limits::new(Timestamp::now(), context.settings.prune_grace()?);
-    let archive = context.archive().await?;
+    let archive = context.archive().await?.strict();
     let catalog = context.catalog(&archive).await?;
     let plan = pruning::plan(pruning::find(&catalog, limits).await?, &catalog.place, limits);
     let mut document = document(&plan);

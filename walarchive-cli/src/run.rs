@@ -194,7 +194,8 @@ impl Context {
         Ok(self.telling(Patience::each(self.settings.store_retry_budget()?)))
     }
 
-    fn telling(&self, patience: Patience) -> Patience {
+    /// The same patience, its beginning told.
+    pub(crate) fn telling(&self, patience: Patience) -> Patience {
         let output = self.output;
         patience.noticed_by(move |error, left| {
             output.info(&format!("{}; trying again for up to {} s", error.story(), left.as_secs()));

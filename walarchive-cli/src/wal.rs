@@ -6,10 +6,11 @@ use std::time::Duration;
 use serde_json::json;
 use walarchive_core::archive::{Archive, SystemId};
 use walarchive_core::ops::catch_up;
-use walarchive_core::ops::push::{Push, Pushed};
+use walarchive_core::ops::push::Push;
 use walarchive_core::ops::wal_list::{self, WalList};
+use walarchive_core::patience::Patience;
 use walarchive_core::postgres::datadir;
-use walarchive_core::source::{FileSource, ReadySource, WalFile, WalSource};
+use walarchive_core::source::{FileSource, ReadySource, WalSource};
 use walarchive_core::wal::WalName;
 use walarchive_core::{Kind, Result};
 
@@ -32,10 +33,22 @@ pub(crate) async fn push(context: Context, args: PushArgs) -> Result<u8> {
         (None, Some(data_dir)) => Box::new(ReadySource::new(data_dir)),
         (None, None) => return Ok(0),
     };
+    let budget = context.settings.retry_budget(OTHERWISE)?;
+    // One file has the whole budget; of many, each request has.
+    let patience = match args.ready {
+        Some(_) => context.telling(Patience::each(budget)),
+        None => context.patience(budget),
+    };
+    let archive = patience.run(|| context.settings.archive(&patience)).await?;
+    let push = Push {
+        archive: archive.clone(),
+        cluster: context.settings.cluster()?,
+        codec: context.settings.wal_codec()?,
+        system: expected_system(&context)?,
+    };
     let mut pushed = Vec::new();
-    let mut mirrored = None;
     while let Some(file) = source.next().await? {
-        let (done, archive) = push_one(&context, &file).await?;
+        let done = patience.run(|| push.run(&file)).await?;
         source.stored(&file).await?;
         let was = if done.was_there() { "was there already" } else { "stored" };
         context.output.detail(&format!("{} {was} as {}, {} bytes", file.name, done.key, done.stored.stored));
@@ -43,9 +56,8 @@ pub(crate) async fn push(context: Context, args: PushArgs) -> Result<u8> {
             "name": file.name.to_string(), "object": done.key, "new": !done.was_there(),
             "data_bytes": done.stored.plain, "stored_bytes": done.stored.stored,
         }));
-        mirrored = Some(archive).filter(Archive::is_mirrored);
     }
-    if let Some(archive) = mirrored {
+    if archive.is_mirrored() && !pushed.is_empty() {
         catch_up(&context, &archive).await;
     }
     let count = pushed.len();
@@ -71,27 +83,12 @@ async fn catch_up(context: &Context, archive: &Archive) {
     }
 }
 
-async fn push_one(context: &Context, file: &WalFile) -> Result<(Pushed, Archive)> {
-    let settings = &context.settings;
-    let budget = settings.retry_budget(OTHERWISE)?;
-    let expected = match (settings.system_id()?, settings.data_dir()) {
-        (Some(system), _) => Some(system),
-        (None, Some(dir)) => datadir::system_id_of(&dir)?.map(SystemId),
-        (None, None) => None,
-    };
-    let (cluster, codec) = (settings.cluster()?, settings.wal_codec()?);
-    let patience = context.patience(budget);
-    let attempt = || async {
-        let archive = settings.archive(&patience).await?;
-        let push = Push {
-            archive: archive.clone(),
-            cluster: cluster.clone(),
-            codec: codec.clone(),
-            system: expected,
-        };
-        Ok((push.run(file).await?, archive))
-    };
-    patience.run(attempt).await
+fn expected_system(context: &Context) -> Result<Option<SystemId>> {
+    match (context.settings.system_id()?, context.settings.data_dir()) {
+        (Some(system), _) => Ok(Some(system)),
+        (None, Some(dir)) => Ok(datadir::system_id_of(&dir)?.map(SystemId)),
+        (None, None) => Ok(None),
+    }
 }
 
 /// `wal fetch`

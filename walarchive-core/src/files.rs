@@ -187,7 +187,7 @@ pub fn make_dirs(path: &Path, mode: u32) -> Result<()> {
 pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let attempt = |error| Error::io(format!("cannot list {}", dir.display()), error);
     let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if is_missing(&error) => return Ok(Vec::new()),
         entries => entries.map_err(attempt)?,
     };
     let mut paths: Vec<PathBuf> =
@@ -196,10 +196,15 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// A name that leads through a file is the name of nothing.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
 /// Removes a file, if it is there. That is not made durable.
 pub fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+        Err(error) if !is_missing(&error) => {
             Err(Error::io(format!("cannot remove {}", path.display()), error))
         }
         _ => Ok(()),

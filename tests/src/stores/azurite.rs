@@ -27,6 +27,7 @@ pub(super) fn server() -> Option<Program> {
         line,
         env: Vec::new(),
         ready: |addr| status(addr, "/").is_some(),
+        polite: true,
         leaves: Vec::new(),
         running: Mutex::new(None),
         scratch,

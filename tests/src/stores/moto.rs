@@ -31,6 +31,7 @@ pub(super) fn server() -> Option<Program> {
             ("AWS_EC2_METADATA_DISABLED".into(), "true".into()),
         ],
         ready: |addr| status(addr, "/moto-api/") == Some(200),
+        polite: false,
         leaves: Vec::new(),
         running: Mutex::new(None),
         scratch,

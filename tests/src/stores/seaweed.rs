@@ -63,6 +63,7 @@ pub(super) fn server() -> Option<Program> {
         env: Vec::new(),
         // The gateway is up before it knows where the objects are that were there before.
         ready: |addr| status(addr, "/healthz") == Some(200) && raw::stores(addr, Kind::Seaweed),
+        polite: false,
         leaves,
         running: Mutex::new(None),
         scratch,

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::fs;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +33,7 @@ impl Server {
         self.0.addr()
     }
 
-    /// Kills it: connections break, new ones are refused. What it had acknowledged it keeps, unless it is moto.
+    /// Ends it: connections break, new ones are refused. What it had acknowledged it keeps, unless it is moto.
     pub fn stop(&self) {
         self.0.stop();
     }
@@ -72,6 +73,8 @@ pub(super) struct Program {
     pub env: Vec<(String, String)>,
     /// Whether the server at this address works.
     pub ready: fn(&str) -> bool,
+    /// Whether it keeps what it acknowledged only when it is asked to end, and not when it is killed.
+    pub polite: bool,
     /// What it leaves outside of the scratch directory.
     pub leaves: Vec<PathBuf>,
     pub running: Mutex<Option<Background>>,
@@ -80,6 +83,18 @@ pub(super) struct Program {
 impl Program {
     fn running(&self) -> MutexGuard<'_, Option<Background>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kill(&self) {
+        if let Some(mut server) = self.running().take() {
+            server.kill();
+            // The last of its threads closes its port, a moment after the first has gone.
+            let addr = self.addr();
+            wait_until(&format!("{addr} is closed"), Duration::from_secs(60), || {
+                TcpStream::connect(&addr).is_err()
+            });
+        }
+        self.tidy();
     }
 
     fn tidy(&self) {
@@ -121,10 +136,15 @@ impl Control for Program {
     }
 
     fn stop(&self) {
-        if let Some(mut server) = self.running().take() {
-            server.kill();
+        if let Some(server) = self.running().as_ref().filter(|_| self.polite) {
+            let alive = || tree_of(server.pid()).into_iter().skip(1).collect::<Vec<_>>();
+            for pid in alive() {
+                signal(pid, Signal::CONT);
+                signal(pid, Signal::TERM);
+            }
+            wait_until(&format!("{} ends", self.name), Duration::from_secs(60), || alive().is_empty());
         }
-        self.tidy();
+        self.kill();
     }
 
     fn freeze(&self, frozen: bool) {
@@ -139,6 +159,6 @@ impl Control for Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        self.stop();
+        self.kill();
     }
 }

@@ -38,7 +38,14 @@ pub struct StoredWal {
 
 /// Why nothing is found of a cluster: the archive is empty (`Absent`), or it knows other names (`Usage`).
 async fn nothing_of(archive: &Archive, cluster: &ClusterName) -> Result<Error> {
-    let mut known = archive.storage().list_dirs("").await?;
+    let mut known = Vec::new();
+    for name in archive.storage().list_dirs("").await? {
+        // Some stores keep names that have nothing below them any more.
+        let below = archive.storage().list_dirs(&name).await?;
+        if below.iter().any(|system| system.parse::<SystemId>().is_ok()) {
+            known.push(name);
+        }
+    }
     known.sort();
     if known.is_empty() {
         return Ok(Error::new(Kind::Absent, "the archive is empty").on(ARCHIVE_JSON));

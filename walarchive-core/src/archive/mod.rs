@@ -111,6 +111,16 @@ impl Archive {
         &self.info
     }
 
+    /// The same archive, where every mirror must answer, whatever the policy: what is to be removed may be needed by what
+    /// only one of them has.
+    #[must_use]
+    pub fn strict(&self) -> Archive {
+        match self.storage.mirrors() {
+            Some(mirrors) => Archive { storage: Arc::new(mirrors.strict()), ..self.clone() },
+            None => self.clone(),
+        }
+    }
+
     /// The store under the archive.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage

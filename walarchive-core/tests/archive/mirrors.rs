@@ -11,10 +11,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
-use walarchive_core::archive::{Archive, BackupId, Brought, ObjectKind, PackName, compare};
+use jiff::Timestamp;
+use walarchive_core::archive::{
+    Archive, BackupId, Brought, Catalog, ObjectKind, PackName, Place, SystemId, compare,
+};
 use walarchive_core::behind::Notes;
 use walarchive_core::error::{Error, Kind, Result};
-use walarchive_core::ops::catch_up;
+use walarchive_core::ops::{catch_up, prune};
 use walarchive_core::patience::Patience;
 use walarchive_core::progress::Silent;
 use walarchive_core::storage::{
@@ -394,6 +397,35 @@ fn listings_are_the_union_and_say_what_is_left_out() {
         assert!(noticed.len() == 1 && noticed[0].contains("m2"), "{noticed:?}");
         several.stores.iter().for_each(|store| store.set(Trouble::Unreachable));
         refused(listed(Policy::Any).await, Kind::Unreachable, "none answers");
+    });
+}
+
+/// A manifest that only one mirror has protects the packs in all.
+#[test]
+fn nothing_is_pruned_without_all_mirrors() {
+    run(async {
+        let several = Several::new(2).await;
+        let place = Place { cluster: "main".parse().unwrap(), system: SystemId(SYSTEM) };
+        let now: Timestamp = "2026-05-10T12:00:00Z".parse().unwrap();
+        let id: BackupId = "20260101T000000Z-00000001".parse().unwrap();
+        let pack = place.pack(&PackName { backup: id.clone(), number: 0 });
+        for store in &several.stores {
+            store.create(&pack, vec![Bytes::from_static(b"1")]).await.unwrap();
+        }
+        several.stores[0].create(&place.manifest(&id), vec![Bytes::from_static(b"1")]).await.unwrap();
+        let limits = prune::Limits::new(now, Duration::from_secs(3600));
+        let find = |archive: Archive| {
+            let place = place.clone();
+            async move {
+                let found = prune::find(&Catalog { archive, place: place.clone() }, limits).await?;
+                Ok::<_, Error>(prune::plan(found, &place, limits).remove.len())
+            }
+        };
+        let archive = several.archive(Policy::Any).await;
+        assert_eq!(find(archive.strict()).await.unwrap(), 0);
+        several.stores[0].set(Trouble::Unreachable);
+        refused(find(archive.strict()).await, Kind::Unreachable, "all are needed");
+        assert_eq!(find(archive.clone()).await.unwrap(), 1, "so it would be without");
     });
 }
 

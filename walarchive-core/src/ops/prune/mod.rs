@@ -16,7 +16,8 @@ use crate::storage::Unfinished;
 /// How many objects are removed at once.
 const AT_ONCE: usize = 8;
 
-/// Looks at everything that a plan is made from.
+/// Looks at everything that a plan is made from. The catalogue's archive must be [`strict`](crate::archive::Archive::strict): a
+/// mirror that is left out may have the manifest.
 ///
 /// The order makes it safe beside backups that begin or end meanwhile. A lease is written before the first pack and
 /// stays until the manifest is there. So a pack that was listed had its lease by then: if the lease is not found *after*

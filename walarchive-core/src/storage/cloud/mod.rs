@@ -218,8 +218,11 @@ impl Storage for CloudStorage {
     async fn discard(&self, unfinished: &Unfinished) -> Result<()> {
         let path = self.root.object(&unfinished.key)?;
         match self.client.abort_multipart(&path, &unfinished.id).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(source) => Err(failed("removing the unfinished upload of", &unfinished.key, source)),
+            Ok(()) => Ok(()),
+            Err(source) => match failed("removing the unfinished upload of", &unfinished.key, source) {
+                error if error.kind() == Kind::Absent => Ok(()),
+                error => Err(error),
+            },
         }
     }
 }

@@ -107,6 +107,12 @@ impl Mirrors {
         (!members.is_empty()).then(|| Mirrors { members, ..self.clone() })
     }
 
+    /// The same mirrors, none of which may be left out, for whoever removes what no mirror needs.
+    #[must_use]
+    pub fn strict(&self) -> Mirrors {
+        Mirrors { policy: Policy::All, ..self.clone() }
+    }
+
     /// Each store by name, the primary first, with patience.
     pub fn stores(&self) -> Vec<(String, Arc<dyn Storage>)> {
         self.members.iter().map(|member| (member.name.clone(), self.patient(member.store.clone()))).collect()

@@ -97,6 +97,10 @@ impl Storage for Mirrors {
         self.everywhere(|store| async move { store.delete(key).await }).await
     }
 
+    async fn tidy(&self, prefix: &str) -> Result<()> {
+        self.everywhere(|store| async move { store.tidy(prefix).await }).await
+    }
+
     fn parts(&self) -> Parts {
         self.parts.clone()
     }
