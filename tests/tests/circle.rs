@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use walarchive_tests::stores::{self, Kind};
-use walarchive_tests::{Cluster, Options, Product, Scratch, Sshd, StopMode, verify_backup};
+use walarchive_tests::{Cluster, Options, Product, Scratch, Sshd, StopMode};
 
 const BALANCE: &str = "select sum(abalance), (select count(*) from pgbench_history) from pgbench_accounts";
 
@@ -35,7 +35,6 @@ fn circle(scratch: &Scratch, url: String, env: &[(String, String)]) {
     assert_eq!(product.json(&["wal", "list"])["timelines"][0]["missing"].as_array().unwrap().len(), 0);
     assert_eq!(product.json(&["status"])["problems"].as_array().unwrap().len(), 0);
     let mut restored = product.restore(scratch, &["--to", "name:here"]);
-    verify_backup(scratch, restored.data_dir());
     restored.start_promoted();
     assert_eq!(restored.psql(BALANCE), expected, "the rows of that moment, no more and no fewer");
     restored.stop(StopMode::Fast);
