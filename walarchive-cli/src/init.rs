@@ -29,12 +29,13 @@ pub(crate) async fn init(context: Context, args: InitArgs) -> Result<u8> {
     {
         recipients.push(generated(file)?);
     }
-    let (info, new) = Archive::init(storage.as_ref(), !args.no_encryption).await?;
+    let url = settings.archive_url()?;
+    let made = Archive::init(storage.as_ref(), !args.no_encryption).await;
+    let (info, new) = made.map_err(|error| error.during(format!("making the archive {url}")))?;
     let recipients: Vec<_> = recipients.iter().map(ToString::to_string).collect();
     let document = json!({
-        "archive": settings.archive_url()?, "id": info.id(), "created": new, "encrypted": info.encrypted(), "recipients": recipients,
+        "archive": url, "id": info.id(), "created": new, "encrypted": info.encrypted(), "recipients": recipients,
     });
-    let url = settings.archive_url()?;
     context.output.result(&document, || match (new, info.encrypted()) {
         (false, _) => format!("the archive {url} is there already; nothing was changed"),
         (true, false) => format!("made the archive {url}; it is not encrypted"),
