@@ -10,7 +10,8 @@ const BALANCE: &str = "select sum(abalance), (select count(*) from pgbench_histo
 /// Runs the circle with an archive at `url`, which the programs reach with these variables.
 fn circle(scratch: &Scratch, url: String, env: &[(String, String)]) {
     let Some(mut cluster) = Cluster::builder(scratch).wal_segment_mib(1).start() else { return };
-    let mut product = Product::with(scratch, Options { archive: Some(url), init: false, ..Options::default() });
+    let mut product =
+        Product::with(scratch, Options { archive: Some(url), init: false, ..Options::default() });
     for (name, value) in env {
         product.set(name, value);
     }
