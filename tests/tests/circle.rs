@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use walarchive_tests::stores::{self, Kind};
-use walarchive_tests::{Cluster, Options, Product, Scratch, Sshd, StopMode};
+use walarchive_tests::{Cluster, Options, Product, Scratch, Sshd, StopMode, verify_backup};
 
 const BALANCE: &str = "select sum(abalance), (select count(*) from pgbench_history) from pgbench_accounts";
 
@@ -34,7 +34,18 @@ fn circle(scratch: &Scratch, url: String, env: &[(String, String)]) {
     assert_eq!(product.json(&["backup", "list"])["backups"][0]["id"], backup["id"]);
     assert_eq!(product.json(&["wal", "list"])["timelines"][0]["missing"].as_array().unwrap().len(), 0);
     assert_eq!(product.json(&["status"])["problems"].as_array().unwrap().len(), 0);
-    let mut restored = product.restore(scratch, &["--to", "name:here"]);
+    let target = scratch.join("back");
+    let output = product.restore_to(&target, &["--to", "name:here"]);
+    assert_eq!(output.code, Some(0), "{output:#?}");
+    verify_backup(scratch, &target);
+    // Credentials that are in the environment are not written anywhere.
+    for (name, value) in env.iter().filter(|(name, _)| name.contains("SECRET") || name.contains("KEY")) {
+        assert!(output.stderr.contains(name), "{output:#?}");
+        let conf = std::fs::read_to_string(target.join("postgresql.auto.conf")).unwrap();
+        assert!(!conf.contains(value), "{name} is in {conf}");
+    }
+    let quiet = Cluster::adopt(scratch).option("archive_mode", "off").env_of(&product);
+    let mut restored = quiet.existing(target).unwrap();
     restored.start_promoted();
     assert_eq!(restored.psql(BALANCE), expected, "the rows of that moment, no more and no fewer");
     restored.stop(StopMode::Fast);

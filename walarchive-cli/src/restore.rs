@@ -29,7 +29,15 @@ pub(crate) async fn restore(context: Context, args: RestoreArgs) -> Result<u8> {
     if !variables.iter().any(|(name, _)| *name == "WALARCHIVE_CLUSTER") && config.is_none() {
         variables.push(("WALARCHIVE_CLUSTER", catalog.place.cluster.to_string()));
     }
-    let program = program()?;
+    let mut program = program()?;
+    match context.settings.envdir() {
+        Some(dir) => {
+            let dir =
+                std::path::absolute(dir).map_err(|error| Error::io("cannot resolve --envdir", error))?;
+            program.extend(["--envdir".to_owned(), dir.display().to_string()]);
+        }
+        None => tell_of_credentials(&context),
+    }
     let words: Vec<&str> = program.iter().map(String::as_str).collect();
     let recovery = Recovery {
         restore_command: restore_command(&words, &variables, config.as_deref()),
@@ -77,6 +85,17 @@ fn told(plan: &Plan) -> String {
     ];
     lines.extend(plan.notes.iter().map(|note| format!("note       {note}")));
     lines.join("\n")
+}
+
+/// Credentials are not written into the server's settings. Without them its recovery would stop at the first segment.
+fn tell_of_credentials(context: &Context) {
+    let names = context.settings.credentials_in_environment();
+    if !names.is_empty() {
+        context.output.warning(&format!(
+            "start the restored server with {} in its environment, or keep them in files: its restore_command needs them",
+            names.join(", ")
+        ));
+    }
 }
 
 /// The program that `restore_command` calls: the thin one beside this one, or this one.

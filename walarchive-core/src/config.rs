@@ -79,6 +79,10 @@ settings! {
 /// The variable that names the settings file.
 const FILE_VARIABLE: &str = "WALARCHIVE_CONFIG";
 
+/// What is in the names of variables whose values are secret.
+const SECRET: [&str; 7] =
+    ["ACCESS_KEY", "SECRET", "TOKEN", "STORAGE_KEY", "ACCOUNT_KEY", "CONNECTION_STRING", "SAS_KEY"];
+
 /// What stands before the name of a store's option in its key.
 const STORE: &str = "store.";
 
@@ -95,7 +99,13 @@ const PROVIDERS: [&str; 8] = [
 ];
 
 /// The variables among them that are needed to find a store and the files with its credentials, and hold no secret.
-const NOT_SECRET: [&str; 16] = [
+const NOT_SECRET: [&str; 22] = [
+    "AZURE_ALLOW_HTTP",
+    "AZURE_ENDPOINT",
+    "AZURE_STORAGE_SERVICE_ENDPOINT",
+    "AZURE_TENANT_ID",
+    "GOOGLE_ALLOW_HTTP",
+    "GOOGLE_BASE_URL",
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
     "AWS_ENDPOINT_URL",
@@ -120,6 +130,7 @@ pub struct Settings {
     values: BTreeMap<&'static str, (String, String)>,
     file: Option<PathBuf>,
     variables: BTreeMap<String, String>,
+    envdir: Option<PathBuf>,
     tell: Option<Arc<Tell>>,
     notes: OnceLock<Arc<Notes>>,
 }
@@ -183,6 +194,7 @@ impl Settings {
         settings.take_variables(&variables)?;
         variables.retain(|name, _| PROVIDERS.iter().any(|known| name.starts_with(known)));
         settings.variables = variables;
+        settings.envdir = flags.envdir.clone();
         for (setting, value) in
             [(ARCHIVE, &flags.archive), (CLUSTER, &flags.cluster), (SYSTEM_ID, &flags.system_id)]
         {
@@ -466,6 +478,20 @@ impl Settings {
     /// How old what nobody needs must be before it is removed.
     pub fn prune_grace(&self) -> Result<Duration> {
         self.parsed(&PRUNE_GRACE, Duration::from_secs(24 * 3600), duration)
+    }
+
+    /// The daemontools directory that was named.
+    pub fn envdir(&self) -> Option<&Path> {
+        self.envdir.as_deref()
+    }
+
+    /// The variables with credentials of a store that are set: a restored server needs them in its environment, unless
+    /// a directory or file has them that it can read.
+    pub fn credentials_in_environment(&self) -> Vec<&str> {
+        let is_secret =
+            |name: &str| !NOT_SECRET.contains(&name) && SECRET.iter().any(|part| name.contains(part));
+        let set = self.variables.iter().filter(|(_, value)| !value.is_empty());
+        set.map(|(name, _)| name.as_str()).filter(|name| is_secret(name)).collect()
     }
 
     /// The variables and the settings file that a restored server's `restore_command` needs to find the same archive:
