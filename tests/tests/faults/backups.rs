@@ -15,7 +15,8 @@ struct Backed {
 }
 
 impl Backed {
-    fn new() -> Option<Backed> {
+    /// With so many rows of about 200 bytes that cannot be compressed.
+    fn new(rows: u32) -> Option<Backed> {
         let scratch = Scratch::new();
         let bucket = stores::seaweed(&scratch)?;
         let cluster = Cluster::builder(&scratch).wal_segment_mib(1).conf("fsync = off").start()?;
@@ -23,7 +24,11 @@ impl Backed {
         lab.clean.unset("WALARCHIVE_SYSTEM_ID");
         lab.clean.set("WALARCHIVE_CONNECTION", &cluster.conninfo());
         cluster.archive_with(&lab.clean);
-        cluster.psql("create table t as select n, md5(n::text) from generate_series(1, 10000) n");
+        // The smallest parts there are.
+        lab.clean.set("WALARCHIVE_STORE_PART_SIZE", "5MiB");
+        let digest = |of: &str| format!("sha512(convert_to(n || '{of}', 'UTF8'))");
+        let row = format!("{} || {} || {} as noise", digest("a"), digest("b"), digest("c"));
+        cluster.psql(&format!("create table t as select n, {row} from generate_series(1, {rows}) n"));
         lab.clean.ok(&["backup", "create"]);
         Some(Backed { lab, _cluster: cluster })
     }
@@ -118,8 +123,8 @@ fn nothing_to_judge(_: &Lab, _: &Ready, _: i32) -> Result<(), String> {
 }
 
 /// Tries one operation; then the first backup is still good.
-fn try_operation(operation: Operation, most: usize, workers: usize) {
-    let Some(Backed { lab, _cluster }) = Backed::new() else { return };
+fn try_operation(rows: u32, operation: Operation, most: usize, workers: usize) {
+    let Some(Backed { lab, _cluster }) = Backed::new(rows) else { return };
     try_all(&lab, &[operation], most, workers);
     let first = backups(&lab.clean)[0]["id"].as_str().expect("an id").to_owned();
     lab.clean.restore(&lab.scratch, &["--backup", &first]);
@@ -127,24 +132,47 @@ fn try_operation(operation: Operation, most: usize, workers: usize) {
 
 #[test]
 fn every_fault_under_backup_create() {
-    try_operation(Operation { name: "backup create", ready: create, judge: created, sees_flips: true }, 3, 2);
+    try_operation(
+        1000,
+        Operation { name: "backup create", ready: create, judge: created, sees_flips: true },
+        3,
+        2,
+    );
+}
+
+/// All that is large in one pack.
+fn create_large(lab: &Lab, line: &Line) -> Ready {
+    let label = lab.fresh().to_string();
+    ready(line, &["backup", "create", "--full", "--jobs", "1", "--label", &format!("cell={label}")], &label)
+}
+
+#[test]
+fn every_fault_under_uploads_in_parts() {
+    let operation = Operation { name: "large backup", ready: create_large, judge: created, sees_flips: true };
+    try_operation(70_000, operation, 10, 3);
 }
 
 #[test]
 fn every_fault_under_backup_list() {
     let judge = nothing_to_judge;
-    try_operation(Operation { name: "backup list", ready: list, judge, sees_flips: false }, 6, 4);
+    try_operation(1000, Operation { name: "backup list", ready: list, judge, sees_flips: false }, 6, 4);
 }
 
 #[test]
 fn every_fault_under_restore() {
-    try_operation(Operation { name: "restore", ready: restore, judge: restored, sees_flips: false }, 4, 3);
+    try_operation(
+        1000,
+        Operation { name: "restore", ready: restore, judge: restored, sees_flips: false },
+        4,
+        3,
+    );
 }
 
 #[test]
 fn every_fault_under_backup_delete() {
     // One at a time: they share what is to be deleted.
     try_operation(
+        1000,
         Operation { name: "backup delete", ready: delete, judge: deleted, sees_flips: false },
         3,
         1,
