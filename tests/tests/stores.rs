@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use walarchive_core::error::Kind;
+use walarchive_core::patience::Patience;
 use walarchive_core::storage::{self, LocalStorage, MemoryStorage, StoreOptions};
 use walarchive_tests::conformance::{self, Store, keys, one};
 use walarchive_tests::stores::{self, Bucket};
@@ -14,10 +16,12 @@ fn run<T>(test: impl Future<Output = T>) -> T {
     runtime.expect("a runtime").block_on(test)
 }
 
-/// As the programs open it: the small parts keep the tests quick.
+/// As the programs open it. Small parts and little patience keep the tests quick, and all racers start at once.
 async fn open(bucket: &Bucket) -> Store {
     let mut options = StoreOptions { variables: bucket.env().into_iter().collect(), ..Default::default() };
     options.set("part_size", "5MiB").expect("an option");
+    options.set("concurrency", "200").expect("an option");
+    options.patience = Patience::each(Duration::from_secs(10));
     storage::open(&bucket.url(), &options).await.expect("open the store")
 }
 

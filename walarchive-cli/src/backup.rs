@@ -157,7 +157,7 @@ pub(crate) async fn pin(context: Context, id: BackupId, pinned: bool) -> Result<
 
 /// `backup delete`
 pub(crate) async fn delete(context: Context, id: BackupId, yes: bool) -> Result<u8> {
-    let archive = context.archive().await?;
+    let archive = context.archive().await?.strict();
     let catalog = context.catalog(&archive).await?;
     let plan = deletion::plan(&catalog, &id).await?;
     let stored: u64 = plan.packs.iter().map(|(_, size)| size).sum();

@@ -66,8 +66,7 @@ fn carry(
 ) {
     let mut buffer = vec![0; 16 << 10];
     let mut passed = 0u64;
-    loop {
-        let Ok(read) = from.read(&mut buffer) else { break };
+    while let Ok(read) = from.read(&mut buffer) {
         if read == 0 {
             break;
         }
