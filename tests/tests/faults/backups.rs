@@ -1,8 +1,11 @@
 //! Base backups, their list, restores and deletions, under every fault.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
+use walarchive_tests::proxy::{Fault, Rule};
 use walarchive_tests::{Cluster, Product, Scratch, stores, verify_backup};
 
 use crate::lab::{Lab, Line};
@@ -177,4 +180,40 @@ fn every_fault_under_backup_delete() {
         3,
         1,
     );
+}
+
+#[test]
+fn what_somebody_deletes_meanwhile_is_not_there() {
+    let Some(Backed { lab, _cluster }) = Backed::new(1000) else { return };
+    let first = backups(&lab.clean)[0]["id"].as_str().expect("an id").to_owned();
+    let made = lab.clean.json(&["backup", "create", "--full"]);
+    let second = made["id"].as_str().expect("an id").to_owned();
+    let raw = lab.bucket.raw();
+    let keys: Vec<_> = raw.list().into_iter().map(|(key, _)| key).collect();
+    let manifest = keys.iter().find(|key| key.ends_with(&format!("{second}/manifest"))).expect("a manifest");
+    let content = raw.get(manifest).expect("it was listed");
+    let line = lab.line(Duration::from_secs(20));
+    let target = lab.scratch.join("target").display().to_string();
+    let dry = ["restore", "--target-dir", &target, "--backup", &first, "--dry-run"];
+    let commands: [&[&str]; 3] =
+        [&["--json", "backup", "list"], &dry, &["backup", "delete", &first, "--yes"]];
+    for args in commands {
+        // Just before it is read, after it was listed.
+        let (bucket, key, gone) = (lab.bucket.clone(), manifest.clone(), AtomicBool::new(false));
+        let vanish = Rule::once(Fault::Reset).when(move |request| {
+            if request.path.ends_with(&key) && !gone.swap(true, Ordering::SeqCst) {
+                bucket.raw().delete(&key);
+            }
+            false
+        });
+        let run = line.walarchive([vanish], args).exits(0);
+        assert_eq!(raw.get(manifest), None, "it was never asked for: {run:#?}");
+        if args[1] == "backup" {
+            let listed = run.output.json()["backups"].as_array().expect("a list").len();
+            assert_eq!(listed, 1, "{run:#?}");
+        }
+        raw.put(manifest, content.clone());
+    }
+    // It is whole.
+    lab.clean.restore(&lab.scratch, &["--backup", &second]);
 }
