@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::script::{Fault, Request};
-use super::{Shared, reset};
+use super::shared::{Shared, reset};
 
 /// What happens in one direction.
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::http::{self, Framing, Head, Message};
 use super::script::{Answer, Fault, Request};
-use super::{Shared, reset};
+use super::shared::{Shared, reset};
 
 /// What becomes of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,11 @@
 //! Base backups, their list, restores and deletions, under every fault.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
+use walarchive_tests::proxy::{Fault, Rule};
 use walarchive_tests::{Cluster, Product, Scratch, stores, verify_backup};
 
 use crate::lab::{Lab, Line};
@@ -15,7 +18,8 @@ struct Backed {
 }
 
 impl Backed {
-    fn new() -> Option<Backed> {
+    /// With so many rows of about 200 bytes that cannot be compressed.
+    fn new(rows: u32) -> Option<Backed> {
         let scratch = Scratch::new();
         let bucket = stores::seaweed(&scratch)?;
         let cluster = Cluster::builder(&scratch).wal_segment_mib(1).conf("fsync = off").start()?;
@@ -23,7 +27,11 @@ impl Backed {
         lab.clean.unset("WALARCHIVE_SYSTEM_ID");
         lab.clean.set("WALARCHIVE_CONNECTION", &cluster.conninfo());
         cluster.archive_with(&lab.clean);
-        cluster.psql("create table t as select n, md5(n::text) from generate_series(1, 10000) n");
+        // The smallest parts there are.
+        lab.clean.set("WALARCHIVE_STORE_PART_SIZE", "5MiB");
+        let digest = |of: &str| format!("sha512(convert_to(n || '{of}', 'UTF8'))");
+        let row = format!("{} || {} || {} as noise", digest("a"), digest("b"), digest("c"));
+        cluster.psql(&format!("create table t as select n, {row} from generate_series(1, {rows}) n"));
         lab.clean.ok(&["backup", "create"]);
         Some(Backed { lab, _cluster: cluster })
     }
@@ -118,8 +126,8 @@ fn nothing_to_judge(_: &Lab, _: &Ready, _: i32) -> Result<(), String> {
 }
 
 /// Tries one operation; then the first backup is still good.
-fn try_operation(operation: Operation, most: usize, workers: usize) {
-    let Some(Backed { lab, _cluster }) = Backed::new() else { return };
+fn try_operation(rows: u32, operation: Operation, most: usize, workers: usize) {
+    let Some(Backed { lab, _cluster }) = Backed::new(rows) else { return };
     try_all(&lab, &[operation], most, workers);
     let first = backups(&lab.clean)[0]["id"].as_str().expect("an id").to_owned();
     lab.clean.restore(&lab.scratch, &["--backup", &first]);
@@ -127,26 +135,85 @@ fn try_operation(operation: Operation, most: usize, workers: usize) {
 
 #[test]
 fn every_fault_under_backup_create() {
-    try_operation(Operation { name: "backup create", ready: create, judge: created, sees_flips: true }, 3, 2);
+    try_operation(
+        1000,
+        Operation { name: "backup create", ready: create, judge: created, sees_flips: true },
+        3,
+        2,
+    );
+}
+
+/// All that is large in one pack.
+fn create_large(lab: &Lab, line: &Line) -> Ready {
+    let label = lab.fresh().to_string();
+    ready(line, &["backup", "create", "--full", "--jobs", "1", "--label", &format!("cell={label}")], &label)
+}
+
+#[test]
+fn every_fault_under_uploads_in_parts() {
+    let operation = Operation { name: "large backup", ready: create_large, judge: created, sees_flips: true };
+    try_operation(70_000, operation, 10, 3);
 }
 
 #[test]
 fn every_fault_under_backup_list() {
     let judge = nothing_to_judge;
-    try_operation(Operation { name: "backup list", ready: list, judge, sees_flips: false }, 6, 4);
+    try_operation(1000, Operation { name: "backup list", ready: list, judge, sees_flips: false }, 6, 4);
 }
 
 #[test]
 fn every_fault_under_restore() {
-    try_operation(Operation { name: "restore", ready: restore, judge: restored, sees_flips: false }, 4, 3);
+    try_operation(
+        1000,
+        Operation { name: "restore", ready: restore, judge: restored, sees_flips: false },
+        4,
+        3,
+    );
 }
 
 #[test]
 fn every_fault_under_backup_delete() {
     // One at a time: they share what is to be deleted.
     try_operation(
+        1000,
         Operation { name: "backup delete", ready: delete, judge: deleted, sees_flips: false },
         3,
         1,
     );
+}
+
+#[test]
+fn what_somebody_deletes_meanwhile_is_not_there() {
+    let Some(Backed { lab, _cluster }) = Backed::new(1000) else { return };
+    let first = backups(&lab.clean)[0]["id"].as_str().expect("an id").to_owned();
+    let made = lab.clean.json(&["backup", "create", "--full"]);
+    let second = made["id"].as_str().expect("an id").to_owned();
+    let raw = lab.bucket.raw();
+    let keys: Vec<_> = raw.list().into_iter().map(|(key, _)| key).collect();
+    let manifest = keys.iter().find(|key| key.ends_with(&format!("{second}/manifest"))).expect("a manifest");
+    let content = raw.get(manifest).expect("it was listed");
+    let line = lab.line(Duration::from_secs(20));
+    let target = lab.scratch.join("target").display().to_string();
+    let dry = ["restore", "--target-dir", &target, "--backup", &first, "--dry-run"];
+    let commands: [&[&str]; 3] =
+        [&["--json", "backup", "list"], &dry, &["backup", "delete", &first, "--yes"]];
+    for args in commands {
+        // Just before it is read, after it was listed.
+        let (bucket, key, gone) = (lab.bucket.clone(), manifest.clone(), AtomicBool::new(false));
+        let vanish = Rule::once(Fault::Reset).when(move |request| {
+            if request.path.ends_with(&key) && !gone.swap(true, Ordering::SeqCst) {
+                bucket.raw().delete(&key);
+            }
+            false
+        });
+        let run = line.walarchive([vanish], args).exits(0);
+        assert_eq!(raw.get(manifest), None, "it was never asked for: {run:#?}");
+        if args[1] == "backup" {
+            let listed = run.output.json()["backups"].as_array().expect("a list").len();
+            assert_eq!(listed, 1, "{run:#?}");
+        }
+        raw.put(manifest, content.clone());
+    }
+    // It is whole.
+    lab.clean.restore(&lab.scratch, &["--backup", &second]);
 }

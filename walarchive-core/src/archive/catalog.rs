@@ -188,18 +188,19 @@ impl Catalog {
         }
     }
 
-    /// The same, with the backups set aside whose manifests are damaged.
+    /// The same, with the backups set aside whose manifests are damaged. What somebody deletes meanwhile is not there.
     pub async fn sound_backups(&self) -> Result<(Vec<Backup>, Vec<(BackupId, Error)>)> {
         let reads = self.backup_keys().await?.into_iter().map(|(id, pinned)| async move {
             match read_facts(&self.archive, &self.place, &id).await {
-                Ok(facts) => Ok(Ok(Backup { id, facts, pinned })),
-                Err(error) if error.kind() == Kind::Damaged => Ok(Err((id, error))),
+                Ok(facts) => Ok(Some(Ok(Backup { id, facts, pinned }))),
+                Err(error) if error.kind() == Kind::Damaged => Ok(Some(Err((id, error)))),
+                Err(error) if self.deleted(&error, &id).await? => Ok(None),
                 Err(error) => Err(error),
             }
         });
         let found: Vec<_> = futures::stream::iter(reads).buffered(8).try_collect().await?;
         let (mut sound, mut damaged) = (Vec::new(), Vec::new());
-        for backup in found {
+        for backup in found.into_iter().flatten() {
             match backup {
                 Ok(backup) => sound.push(backup),
                 Err(broken) => damaged.push(broken),
@@ -208,6 +209,12 @@ impl Catalog {
         // Names tell the second; of backups that began in the same one, the server's clock tells more.
         sound.sort_by_key(|backup: &Backup| backup.facts.started_at);
         Ok((sound, damaged))
+    }
+
+    /// Whether reading a backup's manifest failed because somebody deleted it since it was listed. One that is listed
+    /// still, and cannot be found, is trouble.
+    pub async fn deleted(&self, error: &Error, id: &BackupId) -> Result<bool> {
+        Ok(error.kind() == Kind::Absent && !self.backup_keys().await?.contains_key(id))
     }
 
     /// One backup; `Absent` if there is none of that name.

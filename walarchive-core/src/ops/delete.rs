@@ -40,8 +40,12 @@ pub async fn plan(catalog: &Catalog, id: &BackupId) -> Result<DeletePlan> {
     }
     let mut needed = BTreeSet::new();
     for other in backups.iter().filter(|other| other.id != *id) {
-        let (manifest, ()) = scan(&catalog.archive, &catalog.place, &other.id, ()).await?;
-        needed.extend(manifest.packs.into_iter().map(|pack| pack.name));
+        match scan(&catalog.archive, &catalog.place, &other.id, ()).await {
+            Ok((manifest, ())) => needed.extend(manifest.packs.into_iter().map(|pack| pack.name)),
+            // It needs nothing any more.
+            Err(error) if catalog.deleted(&error, &other.id).await? => {}
+            Err(error) => return Err(error),
+        }
     }
     let own = catalog.packs(id).await?;
     let (keep, go): (Vec<_>, Vec<_>) = own.into_iter().partition(|(name, _)| needed.contains(name));

@@ -9,7 +9,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::cipher::Seal;
 use crate::crossing::Bridge;
 use crate::error::{Error, Kind, Result};
-use crate::storage::{Created, Parts, Storage, Upload};
+use crate::storage::{Created, Parts, Storage, Upload, is_stored};
 
 enum Message {
     Part(Vec<Bytes>, OwnedSemaphorePermit),
@@ -151,8 +151,10 @@ async fn store(
 }
 
 async fn store_whole(storage: &dyn Storage, key: &str, whole: Vec<Bytes>) -> Result<()> {
-    match storage.create(key, whole).await? {
+    match storage.create(key, whole.clone()).await? {
         Created::New => Ok(()),
+        // A request may arrive twice on its way through a network: the second is told of the first.
+        Created::Exists if is_stored(storage, key, &whole).await? => Ok(()),
         Created::Exists => {
             Err(Error::new(Kind::Conflict, "an object that was to be new is there already").on(key))
         }

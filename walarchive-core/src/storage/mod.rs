@@ -34,6 +34,7 @@ pub use mirrors::{Check, Mirrors, Policy, Witness};
 pub use open::{Mirrored, create, create_mode, open, open_mirrors, shown};
 pub use options::{CreateMode, StoreOptions};
 pub use sftp::{SftpOptions, SftpStorage};
+pub(crate) use steady::is_stored;
 
 use crate::error::{Error, Result};
 

@@ -108,7 +108,7 @@ impl Storage for Steady {
 }
 
 /// Whether the object has exactly these bytes.
-pub(super) async fn is_stored(store: &dyn Storage, key: &str, payload: &[Bytes]) -> Result<bool> {
+pub(crate) async fn is_stored(store: &dyn Storage, key: &str, payload: &[Bytes]) -> Result<bool> {
     let len: u64 = payload.iter().map(|piece| piece.len() as u64).sum();
     let mut pieces = payload.iter();
     let mut wanted: &[u8] = &[];
