@@ -29,14 +29,9 @@ pub(crate) async fn restore(context: Context, args: RestoreArgs) -> Result<u8> {
     if !variables.iter().any(|(name, _)| *name == "WALARCHIVE_CLUSTER") && config.is_none() {
         variables.push(("WALARCHIVE_CLUSTER", catalog.place.cluster.to_string()));
     }
-    let mut program = program()?;
-    match context.settings.envdir() {
-        Some(dir) => {
-            let dir =
-                std::path::absolute(dir).map_err(|error| Error::io("cannot resolve --envdir", error))?;
-            program.extend(["--envdir".to_owned(), dir.display().to_string()]);
-        }
-        None => tell_of_credentials(&context),
+    let program = program(context.settings.envdir())?;
+    if context.settings.envdir().is_none() {
+        tell_of_credentials(&context);
     }
     let words: Vec<&str> = program.iter().map(String::as_str).collect();
     let recovery = Recovery {
@@ -99,7 +94,7 @@ fn tell_of_credentials(context: &Context) {
 }
 
 /// The program that `restore_command` calls: the thin one beside this one, or this one.
-fn program() -> Result<Vec<String>> {
+fn program(envdir: Option<&std::path::Path>) -> Result<Vec<String>> {
     let own =
         std::env::current_exe().map_err(|error| Error::io("cannot find this program's own path", error))?;
     let thin = own.with_file_name("walarchive-fetch");
@@ -107,8 +102,13 @@ fn program() -> Result<Vec<String>> {
         let text = path.to_str().map(str::to_owned);
         text.ok_or_else(|| Error::usage(format!("the path of this program is not UTF-8: {}", path.display())))
     };
-    if thin.is_file() {
-        return Ok(vec![utf8(&thin)?]);
+    let mut words = match thin.is_file() {
+        true => vec![utf8(&thin)?],
+        false => vec![utf8(&own)?, "wal".to_owned(), "fetch".to_owned()],
+    };
+    if let Some(dir) = envdir {
+        let dir = std::path::absolute(dir).map_err(|error| Error::io("cannot resolve --envdir", error))?;
+        words.extend(["--envdir".to_owned(), utf8(&dir)?]);
     }
-    Ok(vec![utf8(&own)?, "wal".to_owned(), "fetch".to_owned()])
+    Ok(words)
 }
