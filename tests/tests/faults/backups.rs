@@ -99,17 +99,15 @@ fn restored(lab: &Lab, ready: &Ready, code: i32) -> Result<(), String> {
 }
 
 fn delete(lab: &Lab, line: &Line) -> Ready {
-    // What an earlier cell could not delete will do.
-    let id = labelled(lab, "delete").pop().unwrap_or_else(|| {
-        let made = lab.clean.json(&["backup", "create", "--full", "--label", "cell=delete"]);
-        made["id"].as_str().expect("an id").to_owned()
-    });
+    let label = format!("cell={}", lab.fresh());
+    let made = lab.clean.json(&["backup", "create", "--full", "--label", &label]);
+    let id = made["id"].as_str().expect("an id").to_owned();
     ready(line, &["backup", "delete", &id, "--yes"], &id)
 }
 
 /// After `backup delete`: gone when that was said, and otherwise gone or whole.
 fn deleted(lab: &Lab, ready: &Ready, code: i32) -> Result<(), String> {
-    if !labelled(lab, "delete").contains(&ready.name) {
+    if !backups(&lab.clean).iter().any(|backup| backup["id"] == ready.name.as_str()) {
         return Ok(());
     }
     if code == 0 {
@@ -118,6 +116,7 @@ fn deleted(lab: &Lab, ready: &Ready, code: i32) -> Result<(), String> {
     let target = lab.scratch.join(format!("check{}", lab.fresh()));
     let output = lab.clean.restore_to(&target, &["--backup", &ready.name]);
     let _ = fs::remove_dir_all(target);
+    lab.clean.ok(&["backup", "delete", &ready.name, "--yes"]);
     if output.code == Some(0) { Ok(()) } else { Err(format!("listed, but broken: {output:?}")) }
 }
 
@@ -152,7 +151,7 @@ fn create_large(lab: &Lab, line: &Line) -> Ready {
 #[test]
 fn every_fault_under_uploads_in_parts() {
     let operation = Operation { name: "large backup", ready: create_large, judge: created, sees_flips: true };
-    try_operation(70_000, operation, 10, 3);
+    try_operation(70_000, operation, 10, 5);
 }
 
 #[test]
@@ -173,12 +172,11 @@ fn every_fault_under_restore() {
 
 #[test]
 fn every_fault_under_backup_delete() {
-    // One at a time: they share what is to be deleted.
     try_operation(
         1000,
         Operation { name: "backup delete", ready: delete, judge: deleted, sees_flips: false },
-        3,
-        1,
+        4,
+        6,
     );
 }
 

@@ -128,7 +128,7 @@ fn every_fault_under_push() {
         Operation { name: "push again", ready: push_again, judge: still_there, sees_flips: true },
         Operation { name: "push of other content", ready: push_other, judge: still_there, sees_flips: true },
     ];
-    try_all(&lab, &operations, 6, 6);
+    try_all(&lab, &operations, 6, 8);
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn every_fault_under_fetch() {
             sees_flips: true,
         },
     ];
-    try_all(&lab, &operations, 6, 6);
+    try_all(&lab, &operations, 6, 8);
 }
 
 #[test]
@@ -161,5 +161,5 @@ fn every_fault_under_init_and_list() {
         Operation { name: "init", ready: init, judge: made, sees_flips: true },
         Operation { name: "wal list", ready: list, judge: nothing_to_judge, sees_flips: false },
     ];
-    try_all(&lab, &operations, 6, 6);
+    try_all(&lab, &operations, 6, 8);
 }
