@@ -16,7 +16,7 @@ use walarchive_tests::{Options, Output, Product, Scratch, kill_tree};
 /// The longest that connecting, waiting for an answer, and silence may take.
 pub const TIMEOUT: Duration = Duration::from_millis(1000);
 /// For what a loaded machine adds.
-pub const SLACK: Duration = Duration::from_secs(8);
+pub const SLACK: Duration = Duration::from_secs(15);
 /// When a program hangs rather than waits.
 const FAR_TOO_LONG: Duration = Duration::from_secs(90);
 

@@ -177,9 +177,8 @@ fn judge(cell: &Cell<'_>, ready: &Ready, run: &Run) -> Result<i32, String> {
         // What is only nice to have may be refused.
         (Class::Denied, Some(_)) => passed || code == 5,
         (Class::Denied, None) => code == 5,
-        // Proven absence, and a refusal for other content, need answers that can be believed.
-        (Class::Corrupting, Some(_)) => passed || matches!(code, 4 | 5),
-        (Class::Corrupting, None) => matches!(code, 4 | 5) || passed,
+        // Seen by the product, or by the store: that calls a request that was changed a bad one.
+        (Class::Corrupting, _) => passed || matches!(code, 2 | 4 | 5),
     };
     if !right {
         return Err(format!("the exit code is {code}, of a clean run it is {}", ready.code));
