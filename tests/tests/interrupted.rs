@@ -221,13 +221,12 @@ fn a_backup_that_cannot_be_stored_is_not_one() {
         ("fsync,fdatasync", "ENOSPC"),
         ("fsync,fdatasync", "EIO"),
         ("link,linkat", "ENOSPC"),
-        ("rename,renameat,renameat2", "ENOSPC"),
         ("mkdir", "EDQUOT"),
     ] {
         let run = strace.fail_at(calls, errno, "1+").run(&live.scratch, live.backup());
         assert_eq!(run.output.code, Some(6), "{calls} {errno}: {:?}", run.output);
         assert_eq!(live.backups(), Vec::<String>::new());
-        // A temporary file may stay when even its rename fails; nobody sees it.
+        // A temporary file may stay when even its link fails; nobody sees it.
         let mut packs = sample::files_with(&live.product.archive_dir(), "/packs/");
         packs.retain(|path| !path.to_string_lossy().contains('#'));
         assert!(packs.is_empty(), "{calls} {errno} left {packs:?}");

@@ -171,7 +171,7 @@ fn flatten(prefix: &str, table: &toml::Table, into: &mut Vec<(String, String)>) 
             toml::Value::String(text) => text.clone(),
             toml::Value::Array(list) => {
                 let parts: Option<Vec<_>> = list.iter().map(toml::Value::as_str).collect();
-                parts.ok_or_else(|| Error::usage(format!("{key} must be a list of strings")))?.join(" ")
+                parts.ok_or_else(|| Error::usage(format!("{key} must be a list of strings")))?.join("\n")
             }
             toml::Value::Integer(number) => number.to_string(),
             toml::Value::Boolean(yes) => yes.to_string(),
@@ -517,7 +517,7 @@ impl Settings {
             let value = match setting.key {
                 key if key == IDENTITY_FILE.key => absolute(value)?,
                 // In one line, however they were written.
-                key if key == ARCHIVE.key => split_urls(value).join(" "),
+                key if key == ARCHIVE.key => in_one_line(&split_urls(value)),
                 _ => value.clone(),
             };
             variables.push((setting.variable, value));
@@ -568,22 +568,37 @@ fn refuse_secret(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// Splits where white space is followed by the beginning of a url or of an absolute path; other white space is part of a
-/// path.
+/// Splits at the ends of lines, and where white space is followed by the beginning of a url; other white space is part of
+/// a path.
 fn split_urls(text: &str) -> Vec<String> {
     let mut urls: Vec<String> = Vec::new();
+    let mut new_line = true;
     for word in text.split_inclusive(char::is_whitespace) {
         let scheme = word.split_once("://").map(|(scheme, _)| scheme);
-        let begins = word.starts_with('/')
-            || scheme.is_some_and(|scheme| {
-                !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())
-            });
+        let is_scheme =
+            |scheme: &str| !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
         match urls.last_mut() {
-            Some(url) if !begins => url.push_str(word),
+            Some(url) if !new_line && !scheme.is_some_and(is_scheme) => url.push_str(word),
             _ => urls.push(word.to_owned()),
         }
+        new_line = word.ends_with('\n');
     }
     urls.iter().map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect()
+}
+
+/// Several archives in one line: a plain path becomes a url, as only a url is seen to begin.
+fn in_one_line(urls: &[String]) -> String {
+    let word = |url: &String| match url.starts_with('/') {
+        true => format!(
+            "file://{}",
+            url.replace('%', "%25").replace('?', "%3F").replace('#', "%23").replace(' ', "%20")
+        ),
+        false => url.clone(),
+    };
+    match urls {
+        [one] => one.clone(),
+        several => several.iter().map(word).collect::<Vec<_>>().join(" "),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration> {
@@ -659,12 +674,15 @@ mod tests {
         for (text, expected) in [
             ("file:///a", vec!["file:///a"]),
             (" /a b ", vec!["/a b"]),
-            ("/a /b c\ns3://d/e?region=f", vec!["/a", "/b c", "s3://d/e?region=f"]),
+            ("/a /b c\n/d\ns3://d/e?region=f", vec!["/a /b c", "/d", "s3://d/e?region=f"]),
+            ("file:///long /archive", vec!["file:///long /archive"]),
             ("file:///a b  sftp://u@h/c d", vec!["file:///a b", "sftp://u@h/c d"]),
             ("archive", vec!["archive"]),
             ("", vec![]),
         ] {
             assert_eq!(split_urls(text), expected, "{text:?}");
+            let line = in_one_line(&expected.iter().map(ToString::to_string).collect::<Vec<_>>());
+            assert_eq!(split_urls(&line).len(), expected.len(), "{line:?}");
         }
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("walarchive.toml");
