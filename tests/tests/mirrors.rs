@@ -20,7 +20,7 @@ impl Pair {
     fn new(policy: &str) -> Pair {
         let scratch = Scratch::new();
         let dirs = ["one", "the other"].map(|name| scratch.join(name));
-        let archive = format!("file://{} {}", dirs[0].display(), dirs[1].display());
+        let archive = format!("file://{} file://{}", dirs[0].display(), dirs[1].display());
         let options = Options { archive: Some(archive), ..Options::default() };
         let mut product = Product::with(&scratch, options);
         product.set("WALARCHIVE_ARCHIVE_POLICY", policy);
@@ -226,7 +226,7 @@ fn archives_are_made_together_or_completed_and_never_mixed() {
     let third = pair.scratch.join("third");
     let other = pair.product.but("WALARCHIVE_ARCHIVE", third.to_str().unwrap());
     assert_eq!(init(&other).code, Some(0));
-    let both = format!("{} {}", pair.dirs[0].display(), third.display());
+    let both = format!("{}\n{}", pair.dirs[0].display(), third.display());
     let mixed = init(&pair.product.but("WALARCHIVE_ARCHIVE", &both));
     assert_eq!(mixed.code, Some(3), "{mixed:?}");
     for dir in [&pair.dirs[0], &third] {
@@ -234,7 +234,7 @@ fn archives_are_made_together_or_completed_and_never_mixed() {
             serde_json::from_slice(&fs::read(dir.join("archive.json")).unwrap()).unwrap();
         assert!(mixed.stderr.contains(description["archive"].as_str().unwrap()), "{mixed:?}");
     }
-    let twice = format!("{0} {0}", pair.dirs[0].display());
+    let twice = format!("{0}\n{0}", pair.dirs[0].display());
     assert_eq!(init(&pair.product.but("WALARCHIVE_ARCHIVE", &twice)).code, Some(2));
 }
 
