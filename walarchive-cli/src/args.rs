@@ -29,7 +29,7 @@ pub struct Global {
     /// Settings file
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where the archive is, for example file:///srv/archive; mirrors follow, separated by white space
+    /// Where the archive is, for example file:///srv/archive; the urls of mirrors follow, separated by spaces
     #[arg(long, global = true, value_name = "URL")]
     pub archive: Option<String>,
     /// Name of the cluster in the archive

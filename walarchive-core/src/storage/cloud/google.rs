@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 
 const ADDRESS: &str = "https://storage.googleapis.com";
 
-/// A client of one bucket, one for requests that it has no words for, and the bucket's url for them. Credentials: a service account's file or key, the application default credentials, the
-/// metadata server.
+/// A client of one bucket, one for requests that it has no words for, and the bucket's url for them. Credentials: a
+/// service account's file or key, the application default credentials, the metadata server.
 pub(super) fn client(
     bucket: &str,
     options: &StoreOptions,

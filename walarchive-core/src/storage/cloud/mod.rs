@@ -23,6 +23,7 @@ use object_store::{
 use self::uploads::Uploads;
 use super::http::{Connector, HttpOptions, wrong_checksum};
 use super::object::{Objects, Root, failed};
+use super::steady::is_stored;
 use super::url::Provider;
 use super::{CreateMode, Created, Entry, Part, Parts, Storage, StoreOptions, Unfinished, Upload};
 use crate::error::{Error, Kind, Result};
@@ -101,17 +102,9 @@ impl CloudStorage {
             Err(error) => return Err(error),
         }
         self.objects.overwrite(key, payload.clone()).await?;
-        let stored = self.objects.get(key, None).await?.bytes;
         // Somebody else may have looked at the same moment, and the last to write has won.
-        let mut rest: &[u8] = &stored;
-        let same = payload.iter().all(|piece| match rest.strip_prefix(piece.as_ref()) {
-            Some(left) => {
-                rest = left;
-                true
-            }
-            None => false,
-        });
-        Ok(if same && rest.is_empty() { Created::New } else { Created::Exists })
+        let ours = is_stored(&self.objects, key, &payload).await?;
+        Ok(if ours { Created::New } else { Created::Exists })
     }
 
     /// What was stored is not what was sent: nothing may find it there and believe it. It was never acknowledged.

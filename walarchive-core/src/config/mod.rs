@@ -1,11 +1,16 @@
 //! Settings in, checked objects out. Flags beat variables, variables beat the file, the file beats defaults.
 
+mod hand_over;
+mod stores;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::Deserialize;
+
+pub use hand_over::Variables;
 
 use crate::archive::{Archive, ClusterName, Keys, SystemId};
 use crate::behind::{Notes, Tell};
@@ -15,12 +20,9 @@ use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::patience::Patience;
 use crate::postgres::conninfo::ConnInfo;
-use crate::storage::{self, CreateMode, Mirrored, Policy, Storage, StoreOptions};
 
 /// Where the settings file is, when nothing else is said.
 pub const DEFAULT_FILE: &str = "/etc/walarchive/walarchive.toml";
-/// Where notes are kept, when nothing else is said.
-const DEFAULT_STATE_DIR: &str = "/var/lib/walarchive";
 const FILE_MAX: u64 = 1 << 20;
 
 /// A setting: its key in the file, and its variable.
@@ -79,13 +81,6 @@ settings! {
 /// The variable that names the settings file.
 const FILE_VARIABLE: &str = "WALARCHIVE_CONFIG";
 
-/// What is in the names of variables whose values are secret.
-const SECRET: [&str; 7] =
-    ["ACCESS_KEY", "SECRET", "TOKEN", "STORAGE_KEY", "ACCOUNT_KEY", "CONNECTION_STRING", "SAS_KEY"];
-
-/// What stands before the name of a store's option in its key.
-const STORE: &str = "store.";
-
 /// Variables with the providers' own names begin so, or are named so.
 const PROVIDERS: [&str; 8] = [
     "AWS_",
@@ -96,32 +91,6 @@ const PROVIDERS: [&str; 8] = [
     "IDENTITY_ENDPOINT",
     "IDENTITY_HEADER",
     "SSH_AUTH_SOCK",
-];
-
-/// The variables among them that are needed to find a store and the files with its credentials, and hold no secret.
-const NOT_SECRET: [&str; 22] = [
-    "AZURE_ALLOW_HTTP",
-    "AZURE_ENDPOINT",
-    "AZURE_STORAGE_SERVICE_ENDPOINT",
-    "AZURE_TENANT_ID",
-    "GOOGLE_ALLOW_HTTP",
-    "GOOGLE_BASE_URL",
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_ALLOW_HTTP",
-    "AWS_PROFILE",
-    "AWS_CONFIG_FILE",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "AWS_CA_BUNDLE",
-    "AWS_ROLE_ARN",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "GOOGLE_APPLICATION_CREDENTIALS",
-    "GOOGLE_SERVICE_ACCOUNT",
-    "AZURE_STORAGE_ACCOUNT",
-    "AZURE_STORAGE_ACCOUNT_NAME",
-    "AZURE_STORAGE_ENDPOINT",
 ];
 
 /// The values of settings, by key, with where each comes from.
@@ -270,107 +239,6 @@ impl Settings {
         }
     }
 
-    fn url(&self) -> Result<&str> {
-        self.text(&ARCHIVE).ok_or_else(|| {
-            Error::usage("no archive is named").hint("set --archive, WALARCHIVE_ARCHIVE or 'archive' in the settings file, for example file:///srv/archive")
-        })
-    }
-
-    /// How the store is used, with this patience.
-    pub fn store_options(&self, patience: &Patience) -> Result<StoreOptions> {
-        let mut options = StoreOptions {
-            patience: patience.clone(),
-            variables: self.variables.clone(),
-            ..StoreOptions::default()
-        };
-        for (key, (value, place)) in &self.values {
-            match key.strip_prefix(STORE) {
-                Some(name) if *key != STORE_RETRY_BUDGET.key => options
-                    .set(name, value)
-                    .map_err(|error| error.during(format!("{key} (set by {place})")))?,
-                _ => {}
-            }
-        }
-        Ok(options)
-    }
-
-    /// Where the archive is: the primary first, then its mirrors.
-    fn urls(&self) -> Result<Vec<String>> {
-        let urls = split_urls(self.url()?);
-        if urls.is_empty() {
-            return Err(Error::usage("the setting 'archive' names no archive"));
-        }
-        Ok(urls)
-    }
-
-    /// When an object counts as stored, where the archive has mirrors.
-    pub fn archive_policy(&self) -> Result<Policy> {
-        self.parsed(&ARCHIVE_POLICY, Policy::default(), |text| match text {
-            "all" => Ok(Policy::All),
-            "any" => Ok(Policy::Any),
-            _ => Err(Error::usage(format!("{text:?} is not a policy")).hint(
-                "'all': stored is what every mirror has; 'any': what one has, the others are caught up later",
-            )),
-        })
-    }
-
-    /// Who hears of mirrors that are behind, damaged or cannot be reached; nobody without it.
-    pub fn tell(&mut self, tell: impl Fn(&str) + Send + Sync + 'static) {
-        self.tell = Some(Arc::new(tell));
-    }
-
-    /// What mirrors are noted to lack, in the state directory.
-    pub fn notes(&self) -> Arc<Notes> {
-        let open = || {
-            let dir = self.text(&STATE_DIR).unwrap_or(DEFAULT_STATE_DIR);
-            let tell = self.tell.clone();
-            Arc::new(Notes::new(Path::new(dir), move |text| {
-                if let Some(tell) = &tell {
-                    tell(text);
-                }
-            }))
-        };
-        self.notes.get_or_init(open).clone()
-    }
-
-    /// The store that the archive is in; several as one where mirrors are named.
-    pub async fn storage(&self, patience: &Patience) -> Result<Arc<dyn Storage>> {
-        let options = self.store_options(patience)?;
-        match self.urls()?.as_slice() {
-            [url] => storage::open(url, &options).await,
-            urls => self.mirrors(urls, &options, false),
-        }
-    }
-
-    /// The same; directories are made if they are not there.
-    pub async fn new_storage(&self, patience: &Patience) -> Result<Arc<dyn Storage>> {
-        let options = self.store_options(patience)?;
-        match self.urls()?.as_slice() {
-            [url] => storage::create(url, &options).await,
-            urls => self.mirrors(urls, &options, true),
-        }
-    }
-
-    fn mirrors(&self, urls: &[String], options: &StoreOptions, new: bool) -> Result<Arc<dyn Storage>> {
-        let mirrored = Mirrored { urls, policy: self.archive_policy()?, witness: self.notes() };
-        Ok(Arc::new(storage::open_mirrors(mirrored, options, new)?))
-    }
-
-    /// The archive's stores, the primary first: their names, and how they create objects.
-    pub fn stores(&self) -> Result<Vec<(String, CreateMode)>> {
-        let options = self.store_options(&Patience::none())?;
-        let urls = self.urls()?;
-        let stores =
-            urls.iter().map(|url| Ok((storage::shown(url).to_owned(), storage::create_mode(url, &options)?)));
-        stores.collect()
-    }
-
-    /// The archive's URL, or URLs, for messages: without queries, which may hold a proxy's password.
-    pub fn archive_url(&self) -> Result<String> {
-        let urls = self.urls()?;
-        Ok(urls.iter().map(|url| storage::shown(url)).collect::<Vec<_>>().join(" "))
-    }
-
     /// The name of the cluster.
     pub fn cluster(&self) -> Result<ClusterName> {
         self.parsed(&CLUSTER, ClusterName::default(), str::parse)
@@ -484,61 +352,7 @@ impl Settings {
     pub fn envdir(&self) -> Option<&Path> {
         self.envdir.as_deref()
     }
-
-    /// The variables with credentials of a store that are set: a restored server needs them in its environment, unless
-    /// a directory or file has them that it can read.
-    pub fn credentials_in_environment(&self) -> Vec<&str> {
-        let is_secret =
-            |name: &str| !NOT_SECRET.contains(&name) && SECRET.iter().any(|part| name.contains(part));
-        let set = self.variables.iter().filter(|(_, value)| !value.is_empty());
-        set.map(|(name, _)| name.as_str()).filter(|name| is_secret(name)).collect()
-    }
-
-    /// The variables and the settings file that a restored server's `restore_command` needs to find the same archive:
-    /// nothing secret is among them.
-    pub fn for_restore_command(&self) -> Result<(Option<PathBuf>, Variables)> {
-        let absolute = |path: &str| {
-            std::path::absolute(path)
-                .map(|path| path.display().to_string())
-                .map_err(|error| Error::io(format!("cannot resolve {path}"), error))
-        };
-        let mut variables = Vec::new();
-        let file = self.file.as_ref().map(|path| path.display().to_string());
-        let of_stores = ALL.iter().filter(|setting| setting.key.starts_with(STORE));
-        for setting in [&ARCHIVE, &ARCHIVE_POLICY, &CLUSTER, &SYSTEM_ID, &IDENTITY_FILE, &RETRY_BUDGET]
-            .into_iter()
-            .chain(of_stores)
-        {
-            let Some((value, place)) = self.values.get(setting.key) else { continue };
-            // A proxy's password does not belong into a settings file of the server.
-            if Some(place) == file.as_ref() || (setting.key == STORE_PROXY.key && value.contains('@')) {
-                continue;
-            }
-            let value = match setting.key {
-                key if key == IDENTITY_FILE.key => absolute(value)?,
-                // In one line, however they were written.
-                key if key == ARCHIVE.key => in_one_line(&split_urls(value)),
-                _ => value.clone(),
-            };
-            variables.push((setting.variable, value));
-        }
-        for name in NOT_SECRET {
-            if let Some(value) = self.variables.get(name).filter(|value| !value.is_empty()) {
-                variables.push((name, value.clone()));
-            }
-        }
-        let file = match &self.file {
-            Some(path) if *path != Path::new(DEFAULT_FILE) => {
-                Some(PathBuf::from(absolute(&path.to_string_lossy())?))
-            }
-            _ => None,
-        };
-        Ok((file, variables))
-    }
 }
-
-/// Environment variables and their values.
-pub type Variables = Vec<(&'static str, String)>;
 
 /// Keeps a new secret key in a file that only its owner can read. A file that is there is never touched.
 pub fn write_identity(path: &Path, identity: &Identity) -> Result<()> {
@@ -568,39 +382,6 @@ fn refuse_secret(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// Splits at the ends of lines, and where white space is followed by the beginning of a url; other white space is part of
-/// a path.
-fn split_urls(text: &str) -> Vec<String> {
-    let mut urls: Vec<String> = Vec::new();
-    let mut new_line = true;
-    for word in text.split_inclusive(char::is_whitespace) {
-        let scheme = word.split_once("://").map(|(scheme, _)| scheme);
-        let is_scheme =
-            |scheme: &str| !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        match urls.last_mut() {
-            Some(url) if !new_line && !scheme.is_some_and(is_scheme) => url.push_str(word),
-            _ => urls.push(word.to_owned()),
-        }
-        new_line = word.ends_with('\n');
-    }
-    urls.iter().map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect()
-}
-
-/// Several archives in one line: a plain path becomes a url, as only a url is seen to begin.
-fn in_one_line(urls: &[String]) -> String {
-    let word = |url: &String| match url.starts_with('/') {
-        true => format!(
-            "file://{}",
-            url.replace('%', "%25").replace('?', "%3F").replace('#', "%23").replace(' ', "%20")
-        ),
-        false => url.clone(),
-    };
-    match urls {
-        [one] => one.clone(),
-        several => several.iter().map(word).collect::<Vec<_>>().join(" "),
-    }
-}
-
 fn duration(text: &str) -> Result<Duration> {
     humantime::parse_duration(text).or_else(|_| text.parse::<u64>().map(Duration::from_secs)).map_err(|_| {
         Error::usage(format!("{text:?} is not a duration")).hint("write it like 90s, 5min, 2h or 14d")
@@ -626,80 +407,4 @@ fn read_envdir(dir: &Path) -> Result<BTreeMap<String, String>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(flags: &Flags, variables: &[(&str, &str)]) -> Result<Settings> {
-        let variables: Vec<_> = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Settings::load(flags, variables.into_iter())
-    }
-
-    #[test]
-    fn flags_beat_variables_and_variables_beat_the_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("walarchive.toml");
-        std::fs::write(
-            &file,
-            "archive = 'file:///from-file'\ncluster = 'file'\nsystem_id = 5\n[wal]\ncodec = 'lz4'\n",
-        )
-        .unwrap();
-        let flags =
-            Flags { config: Some(file), archive: Some("file:///from-flag".to_owned()), ..Flags::default() };
-        let settings =
-            load(&flags, &[("WALARCHIVE_CLUSTER", "env"), ("WALARCHIVE_ARCHIVE", "file:///from-env")])
-                .unwrap();
-        assert_eq!(settings.archive_url().unwrap(), "file:///from-flag");
-        assert_eq!(settings.cluster().unwrap().to_string(), "env");
-        assert_eq!(settings.system_id().unwrap(), Some(SystemId(5)));
-        assert_eq!(settings.wal_codec().unwrap().id(), crate::codec::CodecId::Lz4);
-    }
-
-    #[test]
-    fn mistakes_in_settings_are_named() {
-        let typo = load(&Flags::default(), &[("WALARCHIVE_ARCHVE", "x")]).err().unwrap();
-        assert!(typo.story().contains("WALARCHIVE_ARCHVE"), "{}", typo.story());
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("walarchive.toml");
-        for text in ["archvie = 'x'", "archive = 'a'\narchive = 'b'", "archive = ", "[wal]\ncodek = 'lz4'"] {
-            std::fs::write(&file, text).unwrap();
-            let flags = Flags { config: Some(file.clone()), ..Flags::default() };
-            assert_eq!(load(&flags, &[]).err().unwrap().kind(), Kind::Usage, "{text}");
-        }
-        let codec = load(&Flags::default(), &[("WALARCHIVE_WAL_CODEC", "zstd:99")]).unwrap();
-        assert!(codec.wal_codec().unwrap_err().story().contains("WALARCHIVE_WAL_CODEC"));
-    }
-
-    #[test]
-    fn several_archives_are_a_list_or_words() {
-        for (text, expected) in [
-            ("file:///a", vec!["file:///a"]),
-            (" /a b ", vec!["/a b"]),
-            ("/a /b c\n/d\ns3://d/e?region=f", vec!["/a /b c", "/d", "s3://d/e?region=f"]),
-            ("file:///long /archive", vec!["file:///long /archive"]),
-            ("file:///a b  sftp://u@h/c d", vec!["file:///a b", "sftp://u@h/c d"]),
-            ("archive", vec!["archive"]),
-            ("", vec![]),
-        ] {
-            assert_eq!(split_urls(text), expected, "{text:?}");
-            let line = in_one_line(&expected.iter().map(ToString::to_string).collect::<Vec<_>>());
-            assert_eq!(split_urls(&line).len(), expected.len(), "{line:?}");
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("walarchive.toml");
-        std::fs::write(&file, "archive = ['file:///a b', 's3://c/d?proxy=secret']\narchive_policy = 'any'\n")
-            .unwrap();
-        let settings = load(&Flags { config: Some(file), ..Flags::default() }, &[]).unwrap();
-        assert_eq!(settings.archive_url().unwrap(), "file:///a b s3://c/d");
-        assert_eq!(settings.archive_policy().unwrap(), Policy::Any);
-        let wrong = load(&Flags::default(), &[("WALARCHIVE_ARCHIVE_POLICY", "most")]).unwrap();
-        assert_eq!(wrong.archive_policy().unwrap_err().kind(), Kind::Usage);
-    }
-
-    #[test]
-    fn an_environment_directory_is_read() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("WALARCHIVE_CLUSTER"), "fromdir  \nsecond line").unwrap();
-        let flags = Flags { envdir: Some(dir.path().to_owned()), ..Flags::default() };
-        assert_eq!(load(&flags, &[]).unwrap().cluster().unwrap().to_string(), "fromdir");
-    }
-}
+mod tests;
