@@ -4,10 +4,11 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use walarchive_core::error::Kind;
+use async_trait::async_trait;
+use walarchive_core::error::{Error, Kind};
 use walarchive_core::patience::Patience;
-use walarchive_core::storage::{self, LocalStorage, MemoryStorage, StoreOptions};
-use walarchive_tests::conformance::{self, Store, keys, one};
+use walarchive_core::storage::{self, LocalStorage, MemoryStorage, Mirrors, Policy, StoreOptions, Witness};
+use walarchive_tests::conformance::{self, Store, content, keys, one};
 use walarchive_tests::stores::{self, Bucket};
 use walarchive_tests::{Scratch, stores::Kind as Which};
 
@@ -41,7 +42,7 @@ fn conforms(which: Which) {
         assert_eq!(keys(&*other, "").await, [""; 0]);
         other.create("c/one", one("another archive's")).await.expect("create");
         assert_eq!(keys(&*other, "").await, ["c/one"]);
-        assert_eq!(conformance::content(&*store, "c/one").await, b"first");
+        assert_eq!(content(&*store, "c/one").await, b"first");
         let missing = open(&bucket.missing()).await;
         let error = missing.create("c/one", one("nowhere")).await.expect_err("there is no such bucket");
         assert!(!matches!(error.kind(), Kind::Absent | Kind::Bug), "{error:?}");
@@ -56,6 +57,43 @@ fn memory_conforms() {
         conformance::storage(&store).await;
         conformance::empty_names_are_not_listed(&store).await;
     });
+}
+
+/// Nothing is ever missed where no store fails.
+#[derive(Debug)]
+struct NothingMissed;
+
+#[async_trait]
+impl Witness for NothingMissed {
+    async fn missed(&self, store: &str, key: &str, error: &Error) {
+        panic!("{store} lacks {key}: {error:?}");
+    }
+
+    fn notice(&self, text: &str) {
+        panic!("{text}");
+    }
+}
+
+#[test]
+fn mirrors_conform_and_stay_the_same() {
+    for policy in [Policy::All, Policy::Any] {
+        let stores: Vec<Store> = (0..3).map(|_| Arc::new(MemoryStorage::new()) as Store).collect();
+        let named = stores.iter().enumerate().map(|(number, store)| (number.to_string(), Arc::clone(store)));
+        let mirrors = Mirrors::new(named.collect(), policy, Patience::none(), Arc::new(NothingMissed));
+        let mirrors: Store = Arc::new(mirrors);
+        run(async {
+            conformance::storage(&mirrors).await;
+            conformance::empty_names_are_not_listed(&mirrors).await;
+            let all = keys(&*mirrors, "").await;
+            assert!(all.len() > 1000);
+            for store in &stores {
+                assert_eq!(keys(&**store, "").await, all);
+                for key in &all {
+                    assert!(content(&**store, key).await == content(&*mirrors, key).await, "{key}");
+                }
+            }
+        });
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use walarchive_core::archive::Archive;
 use walarchive_core::error::{Error, Kind, Result};
 use walarchive_core::ops::check_store::{StoreReport, Verdict, check};
 use walarchive_core::storage::{
@@ -266,4 +267,15 @@ fn good_stores_keep_all_promises_and_are_left_clean() {
             std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["main"], "no directory stays");
     });
+}
+
+#[test]
+fn no_archive_is_made_where_objects_are_replaced() {
+    for lie in [Lie::Overwrites, Lie::SaysNewTwice] {
+        let store = Liar { store: Arc::new(MemoryStorage::new()), lie };
+        let error = run(Archive::init(&store, true)).unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage, "{error:?}");
+        assert!(error.story().contains("check-first"), "{error:?}");
+        assert_eq!(run(everything(&*store.store)), [""; 0], "{lie:?}");
+    }
 }

@@ -10,8 +10,8 @@ use walarchive_core::patience::Patience;
 use walarchive_core::storage::{Created, SftpOptions, SftpStorage, Storage};
 use walarchive_tests::{Scratch, Sshd, tree_of};
 
-use super::suite::{content, keys, kind, one};
 use super::{open, options, run, staged};
+use walarchive_tests::conformance::{content, keys, kind, one};
 
 /// The `ssh` processes that speak to `sshd`.
 fn clients(sshd: &Sshd) -> Vec<u32> {

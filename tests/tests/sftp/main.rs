@@ -1,7 +1,6 @@
 //! Archives in a directory of a real OpenSSH server, whose sessions die, freeze and refuse.
 
 mod broken;
-mod suite;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,9 +12,9 @@ use std::time::{Duration, Instant};
 use futures::future::try_join_all;
 use futures::stream::TryStreamExt;
 use jiff::Timestamp;
-use suite::{content, dirs, keys, kind, one};
 use walarchive_core::error::{Error, Kind};
 use walarchive_core::storage::{Created, Parts, SftpOptions, SftpStorage, Storage, Unfinished};
+use walarchive_tests::conformance::{self, content, dirs, keys, kind, one};
 use walarchive_tests::{Scratch, Sshd};
 
 fn run(test: impl Future<Output = ()>) {
@@ -65,8 +64,11 @@ fn it_conforms() {
     let scratch = Scratch::new();
     let Some(sshd) = Sshd::start(&scratch) else { return };
     let root = scratch.join("not yet/100% ü #1");
-    let storage = Arc::new(SftpStorage::create_root(options(&sshd, &root)).unwrap());
-    run(suite::conformance(storage));
+    let storage: Arc<dyn Storage> = Arc::new(SftpStorage::create_root(options(&sshd, &root)).unwrap());
+    run(async {
+        conformance::storage(&storage).await;
+        conformance::empty_names_are_not_listed(&storage).await;
+    });
     assert!(root.join("c/one").is_file(), "keys are paths below the root");
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&root), 0o700, "a new root is private");
@@ -82,8 +84,8 @@ fn without_hard_links_names_are_not_replaced_either() {
     let root = scratch.dir("archive");
     let storage: Arc<dyn Storage> = Arc::new(open(&sshd, &root));
     run(async {
-        suite::objects_are_created_once(&*storage).await;
-        suite::one_of_many_creates_wins(&storage).await;
+        conformance::objects_are_created_once(&storage).await;
+        conformance::one_of_many_creates_wins(&storage).await;
         let upload = storage.upload("u/finished").await.unwrap();
         upload.part(0, one("content")).await.unwrap();
         upload.finish().await.unwrap();

@@ -80,11 +80,32 @@ impl ArchiveInfo {
         Ok(bytes)
     }
 
-    /// Stores this description, unless there is one; gives the one that is stored, and whether it is this.
+    /// Stores this description, unless there is one; gives the one that is stored, and whether it is this. A store that
+    /// replaces objects although it was asked not to gets no archive: it would lose what two writers name alike.
     pub async fn create(self, storage: &dyn Storage) -> Result<(ArchiveInfo, bool)> {
-        match storage.create(ARCHIVE_JSON, vec![self.to_bytes()?.into()]).await? {
-            Created::New => Ok((self, true)),
-            Created::Exists => Ok((ArchiveInfo::read(storage).await?, false)),
+        let mut bytes = self.to_bytes()?;
+        match storage.create(ARCHIVE_JSON, vec![bytes.clone().into()]).await? {
+            Created::Exists => return Ok((ArchiveInfo::read(storage).await?, false)),
+            Created::New => {}
         }
+        // Means the same and is not the same: after a lost answer, equal bytes would count as this writer's.
+        bytes.push(b'\n');
+        match storage.create(ARCHIVE_JSON, vec![bytes.into()]).await? {
+            Created::Exists => Ok((self, true)),
+            Created::New => Err(replaced(storage.delete(ARCHIVE_JSON).await)),
+        }
+    }
+}
+
+fn replaced(removed: Result<()>) -> Error {
+    let error = Error::usage("the store replaces objects that are there, although it was asked not to")
+        .on(ARCHIVE_JSON)
+        .hint(
+            "no archive was made; store.create = check-first accepts the weaker promise, and 'walarchive check store' \
+             says what it means",
+        );
+    match removed {
+        Ok(()) => error,
+        Err(failed) => error.because(failed),
     }
 }

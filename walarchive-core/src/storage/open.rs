@@ -93,6 +93,11 @@ fn address(url: &str, options: &StoreOptions) -> Result<(Address, StoreOptions)>
     let address = Address::parse(url)?;
     let mut options = options.clone();
     for (name, value) in &address.options {
+        // A url is shown to everybody: in lists of processes, in the server's settings.
+        if name == "proxy" && value.contains('@') {
+            return Err(Error::usage("a proxy's password does not belong into an archive's url")
+                .hint("set store.proxy in the settings file, or WALARCHIVE_STORE_PROXY"));
+        }
         options.set(name, value).map_err(|error| error.during("the archive's url"))?;
     }
     Ok((address, options))
@@ -121,4 +126,18 @@ async fn limited(place: Place, options: &StoreOptions, new: bool) -> Result<Arc<
         }
     };
     Ok(Arc::new(Limited::new(store, options.concurrency, options.bandwidth)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn passwords_are_not_for_urls() {
+        let options = |query: &str| address(&format!("s3://bucket/prefix?{query}"), &StoreOptions::default());
+        let error = options("proxy=http://user:password@proxy:3128").map(drop).map_err(|error| error.kind());
+        assert_eq!(error, Err(Kind::Usage));
+        assert!(options("proxy=http://proxy:3128").is_ok());
+    }
 }
