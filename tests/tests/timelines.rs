@@ -192,6 +192,49 @@ fn the_list_shows_branches_ranges_and_gaps() {
 }
 
 #[test]
+fn a_server_promoted_without_archiving_brings_its_history_along() {
+    let scratch = Scratch::new();
+    let Some(mut parent) = Cluster::builder(&scratch).wal_segment_mib(1).start() else { return };
+    let product = Product::new(&scratch);
+    parent.archive_with(&product);
+    parent.psql("create table ledger (n int primary key)");
+    insert(&parent, &[1]);
+    product.back_up(&parent, &[]);
+    parent.stop(StopMode::Fast);
+    let target = scratch.join("kept");
+    assert_eq!(product.restore_to(&target, &[]).code, Some(0));
+    let mut kept = Cluster::adopt(&scratch).option("archive_mode", "off").existing(target.clone()).unwrap();
+    kept.start_promoted();
+    kept.stop(StopMode::Fast);
+    let status = target.join("pg_wal/archive_status/00000002.history");
+    assert!(
+        !status.with_extension("history.ready").exists() && !status.with_extension("history.done").exists()
+    );
+    let mut kept = Cluster::adopt(&scratch).option("archive_mode", "on").existing(target).unwrap();
+    kept.start();
+    insert(&kept, &[2]);
+    kept.archive_now();
+    kept.stop(StopMode::Fast);
+    let history = product.cluster_dir().join("wal/00000002.history");
+    assert!(history.is_file());
+    let mut restored = product.restore(&scratch, &[]);
+    restored.start_promoted();
+    assert_eq!(restored.psql(ROWS), "1 2");
+
+    // Where the file is lost, nobody follows the timeline, and that is told.
+    fs::remove_file(history).unwrap();
+    let plan = product.restore_to(&scratch.join("no"), &["--dry-run"]);
+    assert!(
+        plan.stderr.contains("00000002.history") || plan.stdout.contains("00000002.history"),
+        "{plan:#?}"
+    );
+    for command in [["wal", "list"], ["status", "-v"]] {
+        let output = product.run(&command);
+        assert!(output.stderr.contains("wal push pg_wal/00000002.history"), "{output:#?}");
+    }
+}
+
+#[test]
 fn the_first_segment_of_a_timeline_may_be_missing() {
     let Some(fork) = Fork::new() else { return };
     let first = fork.segment(2, &fork.branch);

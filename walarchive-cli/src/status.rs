@@ -18,6 +18,8 @@ struct Found {
     wal: WalList,
     recoverable: Vec<Recoverable>,
     problems: Vec<String>,
+    /// Backups cannot be read without an identity.
+    sealed: bool,
 }
 
 /// `status`
@@ -65,7 +67,7 @@ async fn look(catalog: &Catalog) -> Result<Found> {
         Ok(backups) => backups,
         Err(error) if error.kind() == Kind::Key => {
             problems.push("what can be restored is not shown: reading backups needs an identity".to_owned());
-            return Ok(Found { wal, problems, ..Found::default() });
+            return Ok(Found { wal, problems, sealed: true, ..Found::default() });
         }
         Err(error) => return Err(error),
     };
@@ -89,7 +91,7 @@ async fn look(catalog: &Catalog) -> Result<Found> {
             }),
         );
     }
-    Ok(Found { latest: backups.last().map(entry), wal, recoverable, problems })
+    Ok(Found { latest: backups.last().map(entry), wal, recoverable, problems, sealed: false })
 }
 
 /// The archive's stores, as they are told.
@@ -150,6 +152,7 @@ fn told(found: &Found, stores: &[Value]) -> String {
         Some(latest) => {
             format!("latest backup  {}, complete at {}", text(&latest["id"]), text(&latest["finished_at"]))
         }
+        None if found.sealed => "latest backup  unknown (an identity reads it)".to_owned(),
         None => "latest backup  none".to_owned(),
     });
     lines.push(format!("WAL            {} stored", bytes(found.wal.stored_bytes)));
@@ -163,6 +166,9 @@ fn told(found: &Found, stores: &[Value]) -> String {
         ]
     };
     match found.recoverable.iter().map(row).collect::<Vec<_>>() {
+        rows if rows.is_empty() && found.sealed => {
+            lines.push("restorable     unknown (an identity reads it)".to_owned());
+        }
         rows if rows.is_empty() => lines.push("restorable     nothing".to_owned()),
         rows => lines.push(table(&["timeline", "restorable from", "LSN", "to LSN"], &rows)),
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt};
 
+use super::info::known_clusters;
 use super::key::ARCHIVE_JSON;
 use super::{Archive, BackupId, ClusterName, Facts, ObjectKind, PackName, Place, SystemId, read_facts};
 use crate::error::{Error, Kind, Result};
@@ -38,15 +39,7 @@ pub struct StoredWal {
 
 /// Why nothing is found of a cluster: the archive is empty (`Absent`), or it knows other names (`Usage`).
 async fn nothing_of(archive: &Archive, cluster: &ClusterName) -> Result<Error> {
-    let mut known = Vec::new();
-    for name in archive.storage().list_dirs("").await? {
-        // Some stores keep names that have nothing below them any more.
-        let below = archive.storage().list_dirs(&name).await?;
-        if below.iter().any(|system| system.parse::<SystemId>().is_ok()) {
-            known.push(name);
-        }
-    }
-    known.sort();
+    let known = known_clusters(archive.storage().as_ref()).await?;
     if known.is_empty() {
         return Ok(Error::new(Kind::Absent, "the archive is empty").on(ARCHIVE_JSON));
     }
@@ -56,6 +49,12 @@ async fn nothing_of(archive: &Archive, cluster: &ClusterName) -> Result<Error> {
 }
 
 impl StoredWal {
+    /// Timelines that have segments, and no history file.
+    pub fn without_history(&self) -> impl Iterator<Item = TimelineId> + '_ {
+        let has_none = |timeline: &TimelineId| timeline.get() > 1 && !self.histories.contains(timeline);
+        self.segments.keys().copied().filter(has_none)
+    }
+
     /// The segments by number. Names that cannot be one of segments of this size are passed over: they are of the time
     /// before `pg_resetwal` gave the cluster another size.
     pub fn by_number(&self, size: SegmentSize) -> BTreeMap<TimelineId, BTreeSet<u64>> {
@@ -215,6 +214,15 @@ impl Catalog {
     /// still, and cannot be found, is trouble.
     pub async fn deleted(&self, error: &Error, id: &BackupId) -> Result<bool> {
         Ok(error.kind() == Kind::Absent && !self.backup_keys().await?.contains_key(id))
+    }
+
+    /// Whether there is a backup of that name.
+    pub async fn exists(&self, id: &BackupId) -> Result<bool> {
+        match self.archive.storage().size(&self.place.manifest(id)).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == Kind::Absent => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// One backup; `Absent` if there is none of that name.

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::SystemId;
 use super::key::ARCHIVE_JSON;
 use crate::error::{Error, Kind, Result};
 use crate::storage::{Created, Storage};
@@ -81,8 +82,13 @@ impl ArchiveInfo {
     }
 
     /// Stores this description, unless there is one; gives the one that is stored, and whether it is this. A store that
-    /// replaces objects although it was asked not to gets no archive: it would lose what two writers name alike.
+    /// replaces objects although it was asked not to gets no archive: it would lose what two writers name alike. Nor does
+    /// a place with the objects of an archive that lost its description: under another id nobody could read them.
     pub async fn create(self, storage: &dyn Storage) -> Result<(ArchiveInfo, bool)> {
+        if let Some(info) = ArchiveInfo::find(storage).await? {
+            return Ok((info, false));
+        }
+        refuse_orphans(storage).await?;
         let mut bytes = self.to_bytes()?;
         match storage.create(ARCHIVE_JSON, vec![bytes.clone().into()]).await? {
             Created::Exists => return Ok((ArchiveInfo::read(storage).await?, false)),
@@ -92,9 +98,46 @@ impl ArchiveInfo {
         bytes.push(b'\n');
         match storage.create(ARCHIVE_JSON, vec![bytes.into()]).await? {
             Created::Exists => Ok((self, true)),
-            Created::New => Err(replaced(storage.delete(ARCHIVE_JSON).await)),
+            Created::New => Err(replaced(self.take_back(storage).await)),
         }
     }
+
+    /// Removes this description, if it is the one that is stored.
+    async fn take_back(&self, storage: &dyn Storage) -> Result<()> {
+        match ArchiveInfo::find(storage).await? {
+            Some(stored) if stored == *self => storage.delete(ARCHIVE_JSON).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn refuse_orphans(storage: &dyn Storage) -> Result<()> {
+    match known_clusters(storage).await {
+        Ok(known) if known.is_empty() => Ok(()),
+        Ok(known) => Err(Error::damaged(format!(
+            "archive.json is missing, but objects of an archive are here, of {}",
+            known.join(", ")
+        ))
+        .on(ARCHIVE_JSON)
+        .hint("nothing was changed; put archive.json back from a copy or an older version of it: under a new one they could not be read")),
+        // Who may only write cannot look.
+        Err(error) if error.kind() == Kind::Denied => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The clusters that objects in this place are of, by the users' names.
+pub(super) async fn known_clusters(storage: &dyn Storage) -> Result<Vec<String>> {
+    let mut known = Vec::new();
+    for name in storage.list_dirs("").await? {
+        // Some stores keep names that have nothing below them any more.
+        let below = storage.list_dirs(&name).await?;
+        if below.iter().any(|system| system.parse::<SystemId>().is_ok()) {
+            known.push(name);
+        }
+    }
+    known.sort();
+    Ok(known)
 }
 
 fn replaced(removed: Result<()>) -> Error {

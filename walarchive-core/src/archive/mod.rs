@@ -30,6 +30,7 @@ pub use object::{Content, ObjectReader, Outside, Stored, Taker};
 pub use pack::{FRAME_PAGES, FrameEntry, PackReader, PackSink, PackWriter};
 pub use verbatim::Brought;
 
+use self::key::ARCHIVE_JSON;
 use crate::cipher::age::{AgeCipher, Identity, Recipient};
 use crate::cipher::{Cipher, Plain};
 use crate::error::{Error, Kind, Result};
@@ -85,12 +86,20 @@ impl Archive {
     /// Opens the archive in `storage`. One small read. Keys are not needed to open an archive, but to read
     /// from and write to an encrypted one. Of mirrors one that can be reached is enough; each is proven to be of this
     /// archive before it is used or believed.
+    ///
+    /// # Errors
+    /// `Conflict` where keys are given and the archive says that it is not encrypted: whoever can write to the store could
+    /// have changed it to read what is stored from now on.
     pub async fn open(storage: Arc<dyn Storage>, keys: Keys) -> Result<Archive> {
         let (storage, info) = copies::proven(storage).await?;
         let cipher: Arc<dyn Cipher> = if info.encrypted() {
             Arc::new(AgeCipher::new(keys.recipients, keys.identities))
-        } else {
+        } else if keys.recipients.is_empty() && keys.identities.is_empty() {
             Arc::new(Plain)
+        } else {
+            return Err(Error::new(Kind::Conflict, "keys are set, but the archive says that it is not encrypted")
+                .on(ARCHIVE_JSON)
+                .hint("nothing was stored or read; if it was made with --no-encryption, unset the recipients and the identity"));
         };
         Ok(Archive { storage, cipher, info: Arc::new(info) })
     }

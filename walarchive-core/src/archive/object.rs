@@ -124,8 +124,13 @@ impl Archive {
     }
 
     async fn compare(&self, key: &str, kind: ObjectKind, digest: &str) -> Result<()> {
-        let stored =
-            self.look_at(key, kind).await.map_err(|error| error.during("comparing with what is stored"))?;
+        let stored = self.look_at(key, kind).await.map_err(|error| match error.kind() {
+            Kind::Absent => {
+                let message = "the store says that the object is there already, and does not have it";
+                Error::new(Kind::Unreachable, message).on(key).because(error)
+            }
+            _ => error.during("comparing with what is stored"),
+        })?;
         if stored.binding.digest.as_deref() != Some(digest) {
             return Err(Error::new(Kind::Conflict, "other content is stored under that name; nothing was changed")
                 .on(key)

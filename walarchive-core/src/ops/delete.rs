@@ -57,6 +57,11 @@ pub async fn plan(catalog: &Catalog, id: &BackupId) -> Result<DeletePlan> {
 pub async fn run(catalog: &Catalog, plan: &DeletePlan) -> Result<()> {
     let storage = catalog.archive.storage();
     storage.delete(&catalog.place.manifest(&plan.id)).await?;
+    if catalog.exists(&plan.id).await? {
+        let message =
+            format!("the store says that backup {} is deleted, and still has its manifest", plan.id);
+        return Err(Error::new(Kind::Unreachable, message).on(catalog.place.manifest(&plan.id)));
+    }
     let packs = plan.packs.iter().map(|(name, _)| catalog.place.pack(name));
     futures::stream::iter(packs)
         .map(|key| async move { storage.delete(&key).await })

@@ -48,7 +48,18 @@ pub struct Pushed {
 impl Push {
     /// Checks the file, and stores it. Success means that the archive holds exactly this content durably, whether it
     /// was stored now or before. One request in the common case.
+    ///
+    /// A server that was promoted with archiving off has never offered its timeline's history file; it goes first, as
+    /// nobody finds the way to the segment without it.
     pub async fn run(&self, file: &WalFile) -> Result<Pushed> {
+        let segment = file.clone();
+        if let Some(history) = blocking(move || forgotten_history(&segment)).await? {
+            self.push(&history).await?;
+        }
+        self.push(file).await
+    }
+
+    async fn push(&self, file: &WalFile) -> Result<Pushed> {
         let (wal, expected) = (file.clone(), self.system);
         let checked = blocking(move || Checked::look(&wal, expected))
             .await
@@ -171,6 +182,23 @@ impl Checked {
         }
         Ok(())
     }
+}
+
+/// The history file beside a segment that the server neither has archived nor will: it has no note about it.
+fn forgotten_history(file: &WalFile) -> Result<Option<WalFile>> {
+    let (WalName::Segment(segment), Some(dir)) = (&file.name, file.path.parent()) else { return Ok(None) };
+    if segment.timeline.get() == 1 || dir.file_name().is_none_or(|name| name != "pg_wal") {
+        return Ok(None);
+    }
+    let name = WalName::History(segment.timeline);
+    let path = dir.join(name.to_string());
+    let exists = |path: &Path| path.try_exists().map_err(|error| cannot_read(path, error));
+    for note in ["ready", "done"] {
+        if exists(&dir.join("archive_status").join(format!("{name}.{note}")))? {
+            return Ok(None);
+        }
+    }
+    Ok(exists(&path)?.then_some(WalFile { name, path }))
 }
 
 fn cannot_read(path: &Path, error: std::io::Error) -> Error {

@@ -57,6 +57,7 @@ pub async fn list(catalog: &Catalog) -> Result<WalList> {
     let mut problems = Vec::new();
     let size = segment_size(catalog, &wal).await?;
     let histories = histories(catalog, &wal, &mut problems).await;
+    problems.extend(wal.without_history().map(no_history));
     let timelines = match size {
         Some(size) => summaries(&wal, &histories, size)?,
         None => Vec::new(),
@@ -65,10 +66,25 @@ pub async fn list(catalog: &Catalog) -> Result<WalList> {
     Ok(WalList { timelines, segment_size, stored_bytes: wal.stored_bytes, problems })
 }
 
-/// The segment size of the cluster, from the length of a stored segment.
+/// How many segments are asked for the segment size, when the newest ones are damaged.
+const ASKED: usize = 5;
+
+/// The segment size of the cluster, from the length of the newest stored segment that tells it.
 pub async fn segment_size(catalog: &Catalog, wal: &StoredWal) -> Result<Option<SegmentSize>> {
-    let segments = wal.segments.values().flatten().chain(&wal.partials);
-    let Some(segment) = segments.max() else { return Ok(None) };
+    let mut segments: Vec<_> = wal.segments.values().flatten().chain(&wal.partials).collect();
+    segments.sort();
+    let mut damaged = None;
+    for segment in segments.into_iter().rev().take(ASKED) {
+        match length_of(catalog, wal, segment).await {
+            Ok(size) => return Ok(Some(size)),
+            Err(error) if error.kind() == Kind::Damaged => damaged = damaged.or(Some(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    damaged.map_or(Ok(None), Err)
+}
+
+async fn length_of(catalog: &Catalog, wal: &StoredWal, segment: &SegmentName) -> Result<SegmentSize> {
     let name = match wal.partials.contains(segment) {
         true => WalName::Partial(*segment),
         false => WalName::Segment(*segment),
@@ -78,8 +94,16 @@ pub async fn segment_size(catalog: &Catalog, wal: &StoredWal) -> Result<Option<S
     let bytes =
         outside.binding.plain.ok_or_else(|| Error::damaged("a segment does not say its length").on(&key))?;
     SegmentSize::new(bytes)
-        .map(Some)
         .map_err(|error| Error::damaged("a stored segment has an impossible length").because(error).on(&key))
+}
+
+/// What it means that the archive lacks a timeline's history file.
+fn no_history(timeline: TimelineId) -> String {
+    let name = WalName::History(timeline);
+    format!(
+        "timeline {timeline} has WAL, but {name} is not in the archive: no restore finds its way there; \
+         on the server that made it, 'walarchive wal push pg_wal/{name}'"
+    )
 }
 
 type Histories = BTreeMap<TimelineId, TimelineHistory>;

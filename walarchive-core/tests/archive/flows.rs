@@ -92,7 +92,8 @@ fn the_same_content_again_changes_nothing() {
                 }
                 // Hosts that only write hold no identity, and recipients change.
                 let other = Identity::generate().unwrap().recipient();
-                let writer = bench.with_keys(Keys { recipients: vec![other], identities: vec![] }).await;
+                let recipients = bench.identity.iter().map(|_| other.clone()).collect();
+                let writer = bench.with_keys(Keys { recipients, identities: vec![] }).await;
                 let path = bench.file(text, &content);
                 let again = push_path(&pusher(&writer, "lz4:1"), &path).await.unwrap();
                 assert!(again.was_there());
@@ -225,5 +226,28 @@ fn an_archive_is_made_once() {
             let (info, _) = Archive::init(bench.store.as_ref(), encrypted).await.unwrap();
             assert!(info == *bench.archive.info());
         }
+    });
+}
+
+#[test]
+fn an_archive_that_says_it_is_plain_is_not_given_what_was_to_be_sealed() {
+    run(async {
+        let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        Archive::init(store.as_ref(), false).await.unwrap();
+        let keys = keys(Some(&Identity::generate().unwrap()));
+        refused(Archive::open(store, keys).await, Kind::Conflict, "not encrypted");
+    });
+}
+
+#[test]
+fn an_archive_that_lost_its_description_is_not_made_anew() {
+    run(async {
+        let bench = Bench::all().await.remove(0);
+        bench.push("zstd:1", SEGMENT, &segment(SEGMENT, 1)).await.unwrap();
+        bench.store.delete("archive.json").await.unwrap();
+        let made = Archive::init(bench.store.as_ref(), true).await;
+        let error = refused(made.map(drop), Kind::Damaged, "archive.json is missing");
+        assert!(error.story().contains("main"), "{error:?}");
+        assert!(bench.store.get("archive.json", None).await.is_err());
     });
 }

@@ -123,8 +123,8 @@ impl Bench {
         let store = Arc::new(Recorder::new(Arc::new(MemoryStorage::new())));
         let info = ArchiveInfo::new(id, Timestamp::UNIX_EPOCH, encrypted);
         info.create(store.as_ref()).await.unwrap();
-        let archive = Archive::open(store.clone(), keys(self.identity.as_ref())).await.unwrap();
-        let identity = self.identity.as_ref().map(copy);
+        let identity = self.identity.as_ref().filter(|_| encrypted).map(copy);
+        let archive = Archive::open(store.clone(), keys(identity.as_ref())).await.unwrap();
         Bench { store, archive, identity, files: TempDir::new().unwrap(), _root: None }
     }
 

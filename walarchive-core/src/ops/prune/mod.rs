@@ -103,7 +103,11 @@ pub async fn run(catalog: &Catalog, plan: &PrunePlan, limits: Limits) -> Result<
             }
             marks = Some(found);
         }
-        let exists = marks.is_some_and(|marks| !marks.manifests.is_empty());
+        // A listing alone, which something between here and the store may have cut, does not take a backup's packs.
+        let exists = match backup {
+            Some(id) => marks.is_some_and(|marks| !marks.manifests.is_empty()) || catalog.exists(id).await?,
+            None => false,
+        };
         let go: Vec<_> = removals.iter().filter(|removal| !(exists && removal.is_of_dead_backup())).collect();
         if go.len() < removals.len() {
             pruned.spared.extend(backup.cloned());

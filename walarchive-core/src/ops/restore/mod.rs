@@ -12,6 +12,7 @@ mod recovery;
 mod target;
 mod write;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,11 +23,11 @@ pub use recovery::{Action, Recovery, restore_command};
 pub use target::{Target, TimelineChoice};
 
 use self::layout::Layout;
-use crate::archive::{Backup, Catalog};
+use crate::archive::{Backup, BackupId, Catalog, scan};
 use crate::crossing::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
-use crate::wal::{SegmentSize, TimelineHistory, TimelineId};
+use crate::wal::{SegmentSize, TimelineHistory, TimelineId, WalName};
 
 /// A restore that was asked for.
 pub struct RestoreRequest {
@@ -62,8 +63,8 @@ pub async fn inventory(catalog: &Catalog) -> Result<Inventory> {
     let (backups, damaged) = catalog.sound_backups().await?;
     let damaged = damaged.into_iter().map(|(id, error)| (id, error.story())).collect();
     let wal = catalog.wal().await?;
-    let mut histories = std::collections::BTreeMap::new();
-    let mut damaged_histories = std::collections::BTreeMap::new();
+    let mut histories = BTreeMap::new();
+    let mut damaged_histories = BTreeMap::new();
     for timeline in &wal.histories {
         match catalog.history(*timeline).await {
             Ok(history) => drop(histories.insert(*timeline, history)),
@@ -98,6 +99,7 @@ pub async fn plan_restore(catalog: &Catalog, wish: &Wish, progress: &dyn Progres
         match candidate.check(&wish.target, &found) {
             Ok(()) => {
                 refuse_ambiguous(catalog, candidate, &wish.target, &found).await?;
+                prove_packs(catalog, &candidate.backup.id).await?;
                 let mut plan = candidate.plan(wish)?;
                 let passed_over = inventory.damaged.iter();
                 plan.notes.extend(left_behind(&inventory, candidate));
@@ -118,7 +120,7 @@ pub async fn plan_restore(catalog: &Catalog, wish: &Wish, progress: &dyn Progres
 }
 
 /// Says where the archive holds more of a timeline than the line that is followed takes from it: a copy that was promoted
-/// may have taken the newest timeline, while the original goes on.
+/// may have taken the newest timeline, while the original goes on. And which timelines nobody can follow.
 fn left_behind(inventory: &Inventory, candidate: &Candidate<'_>) -> Vec<String> {
     let more = |entry: &crate::wal::HistoryEntry| {
         let last = inventory.segments.get(&entry.timeline)?.last()?;
@@ -127,7 +129,16 @@ fn left_behind(inventory: &Inventory, candidate: &Candidate<'_>) -> Vec<String> 
             format!("timeline {timeline} goes on behind {branch}, where the restore leaves it; --timeline {timeline} follows it")
         })
     };
-    candidate.history.entries.iter().filter_map(more).collect()
+    let unknown = inventory.segments.keys().filter(|timeline| {
+        **timeline > candidate.history.timeline
+            && !inventory.histories.contains_key(timeline)
+            && !inventory.damaged_histories.contains_key(timeline)
+    });
+    let lost = unknown.map(|timeline| {
+        let name = WalName::History(*timeline);
+        format!("timeline {timeline} has WAL and is left out, as {name} is not in the archive; 'walarchive wal push pg_wal/{name}' on the server that made it")
+    });
+    candidate.history.entries.iter().filter_map(more).chain(lost).collect()
 }
 
 /// PostgreSQL stops at the first restore point of a name that it meets; the newest may be the one that is meant.
@@ -145,6 +156,27 @@ async fn refuse_ambiguous(
         )
         .hint(format!("PostgreSQL would stop at the first; say which one is meant: --to lsn:{first} or --to lsn:{newest}"))),
         _ => Ok(()),
+    }
+}
+
+/// Proves that everything that the backup consists of is stored, in its length.
+async fn prove_packs(catalog: &Catalog, id: &BackupId) -> Result<()> {
+    let (manifest, ()) = scan(&catalog.archive, &catalog.place, id, ()).await?;
+    let mut stored = BTreeMap::new();
+    for backup in manifest.packs.iter().map(|pack| &pack.name.backup).collect::<BTreeSet<_>>() {
+        stored.extend(catalog.packs(backup).await?);
+    }
+    match manifest.packs.iter().find(|pack| stored.get(&pack.name) != Some(&pack.stored)) {
+        None => Ok(()),
+        Some(pack) => {
+            let wrong = match stored.get(&pack.name) {
+                None => "is missing".to_owned(),
+                Some(found) => format!("has {found} bytes where {} belong", pack.stored),
+            };
+            Err(Error::damaged(format!("backup {id} cannot be restored: its pack {} {wrong}", pack.name))
+                .on(catalog.place.pack(&pack.name))
+                .hint("--backup with an older one may do, and all WAL since then"))
+        }
     }
 }
 
