@@ -11,6 +11,7 @@ use object_store::{
     Error as StoreError, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
 };
 
+use super::super::super::object;
 use super::refusals::{azure, of, s3, xml};
 use super::{Trouble, answer, answers, ask, failed, get, options, request, run, serve};
 use crate::error::Kind;
@@ -163,5 +164,24 @@ fn what_a_stranger_says_cannot_reach_a_terminal() {
         let body = if status.starts_with("409") { body.replace("NoSuchKey", "") } else { body };
         let (_, seen) = run(get(options(), &answers(&answer(status, "", &body)))).unwrap();
         assert!(!strange(std::str::from_utf8(&seen).unwrap()), "{status}");
+    }
+}
+
+#[test]
+fn a_name_that_is_none_is_named_and_no_mistake_of_ours() {
+    for (key, shown) in
+        [("x&#10;y", "x\\ny"), ("a//b", "a//b"), ("a/./b", "a/./b"), ("&#27;[2J", "\\u{1b}[2J")]
+    {
+        let body = format!(
+            "<ListBucketResult><Contents><Key>{key}</Key><Size>1</Size>\
+             <LastModified>2026-01-02T03:04:05Z</LastModified></Contents></ListBucketResult>"
+        );
+        let store = s3(&answers(&answer("200 OK", "", &body)));
+        let error = run(async { store.list(None).try_collect::<Vec<_>>().await }).unwrap_err();
+        let error = object::failed("listing", "main", error);
+        assert_eq!(error.kind(), Kind::Damaged, "{}", error.story());
+        let story = error.story();
+        assert!(story.contains(shown) && story.contains("provider's own tools"), "{story}");
+        assert!(!story.contains(char::is_control), "{story:?}");
     }
 }
