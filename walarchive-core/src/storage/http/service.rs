@@ -222,7 +222,9 @@ fn unlike_a_store(success: Success, head: &http::response::Parts, body: &[u8]) -
         Success::Head(_) => (!body.is_empty()).then_some("has a body"),
         Success::Page(root) => foreign::bad_page(root, body),
         Success::Completion => {
-            let done = answer::root(body).as_deref() == Some("CompleteMultipartUploadResult");
+            // The second is moto's.
+            let roots = ["CompleteMultipartUploadResult", "CompleteMultipartUploadResponse"];
+            let done = answer::root(body).is_some_and(|root| roots.contains(&root.as_str()));
             (!done).then_some("does not say that the upload is complete")
         }
         Success::Batch => (!foreign::is_batch(&head.headers, body)).then_some("is no answer to a batch"),
