@@ -11,7 +11,8 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::{
     Attributes, Error as StoreError, GetOptions, GetRange, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path,
+    ObjectStoreExt, PutMode, PutOptions, PutPayload,
+    path::{self, Path},
 };
 use tokio::sync::Mutex;
 
@@ -42,7 +43,7 @@ impl Root {
     }
 
     /// The path of a prefix, `None` for the whole store.
-    fn prefix(&self, prefix: &str) -> Result<Option<Path>> {
+    pub(super) fn prefix(&self, prefix: &str) -> Result<Option<Path>> {
         if prefix.is_empty() { key::prefix(&self.0) } else { self.object(prefix).map(Some) }
     }
 
@@ -241,19 +242,48 @@ pub(super) fn failed(attempt: &str, key: &str, source: StoreError) -> Error {
     if let Some(own) = own_cause(&source) {
         return Error::new(own.kind(), format!("{attempt} {}", name(key))).on(name(key)).because(source);
     }
+    if let StoreError::InvalidPath { source } = &source {
+        return impossible(attempt, key, source);
+    }
     let kind = match &source {
         StoreError::NotFound { .. } => Kind::Absent,
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => Kind::Denied,
-        StoreError::InvalidPath { .. }
-        | StoreError::NotSupported { .. }
-        | StoreError::NotImplemented { .. } => Kind::Bug,
+        StoreError::NotSupported { .. } | StoreError::NotImplemented { .. } => Kind::Bug,
         _ => match io_cause(&source) {
             Some(cause) => return explained(attempt, key, cause.kind()).because(source),
             None => Kind::Unreachable,
         },
     };
-    Error::new(kind, format!("{attempt} {}", name(key))).on(name(key)).because(source)
+    Error::new(kind, format!("{attempt} {}", name(key))).on(name(key)).because(plain(source))
 }
+
+/// The store named an object that cannot be one of the archive's, and of which its client makes nothing. Our own keys
+/// have been looked at before.
+fn impossible(attempt: &str, key: &str, source: &path::Error) -> Error {
+    let found = match source {
+        path::Error::EmptySegment { path } | path::Error::BadSegment { path, .. } => path.clone(),
+        other => other.to_string(),
+    };
+    let found: String = found.chars().take(LONGEST_NAME).collect();
+    Error::damaged(format!("{attempt} {}: the store holds {found:?}, which cannot name an object", name(key)))
+        .on(name(key))
+        .hint("nothing of this program has made it: remove it with the provider's own tools")
+}
+
+/// A store's error; one whose text, which may be a stranger's, is long or not fit for a terminal, as its readable part.
+fn plain(source: StoreError) -> Box<dyn StdError + Send + Sync> {
+    let text = source.to_string();
+    if text.len() <= LONGEST_TEXT && !text.contains(char::is_control) {
+        return source.into();
+    }
+    http::readable(&text, LONGEST_TEXT).into()
+}
+
+/// As many characters are shown of a name that is none.
+const LONGEST_NAME: usize = 200;
+
+/// As many characters are shown of an error of object_store, which holds the object's path and a store's words.
+const LONGEST_TEXT: usize = 1000;
 
 const NO_CREDENTIALS: &str = "no credentials were found in the environment or in files, so this machine's metadata service was \
     asked for some: name them with AWS_ACCESS_KEY_ID, AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_KEY or their like";

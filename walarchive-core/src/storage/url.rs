@@ -44,6 +44,9 @@ impl Provider {
     }
 }
 
+/// A prefix may take half of the 1024 bytes that stores allow for a name.
+const LONGEST_PREFIX: usize = 512;
+
 const KNOWN: &str = "file:///srv/archive, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, sftp://user@host/srv/archive";
 
 impl Address {
@@ -103,6 +106,9 @@ fn cloud(provider: Provider, rest: &str) -> Result<Address> {
         return Err(
             wrong("has a prefix that cannot be used").hint("use A-Z a-z 0-9 . _ - between single slashes")
         );
+    }
+    if prefix.len() > LONGEST_PREFIX {
+        return Err(wrong(&format!("has a prefix of more than {LONGEST_PREFIX} bytes")));
     }
     Ok(Address { place: Place::Cloud { provider, bucket: authority, prefix }, options })
 }
@@ -219,6 +225,16 @@ mod tests {
         let address = Address::parse("s3://b/p?endpoint=https%3A%2F%2Fh%3A9000&region=x").unwrap();
         let options = [("endpoint", "https://h:9000"), ("region", "x")];
         assert_eq!(address.options, options.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn no_prefix_takes_the_room_of_keys() {
+        for scheme in ["s3", "gs", "az"] {
+            let parse = |length: usize| Address::parse(&format!("{scheme}://bucket/{}", "p".repeat(length)));
+            parse(512).unwrap();
+            let error = parse(513).unwrap_err();
+            assert!(error.kind() == Kind::Usage && error.story().contains("512"), "{}", error.story());
+        }
     }
 
     #[test]

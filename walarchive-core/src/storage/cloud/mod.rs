@@ -2,6 +2,7 @@
 
 mod azure;
 mod google;
+mod listing;
 mod profile;
 mod s3;
 mod uploads;
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
+use object_store::list::PaginatedListStore;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
@@ -29,8 +31,8 @@ use super::{CreateMode, Created, Entry, Part, Parts, Storage, StoreOptions, Unfi
 use crate::error::{Error, Kind, Result};
 
 /// What a cloud store's client can do.
-trait Client: ObjectStore + MultipartStore {}
-impl<T: ObjectStore + MultipartStore> Client for T {}
+trait Client: ObjectStore + MultipartStore + PaginatedListStore {}
+impl<T: ObjectStore + MultipartStore + PaginatedListStore> Client for T {}
 
 /// An archive in a bucket or container, below a prefix.
 ///
@@ -186,11 +188,11 @@ impl Storage for CloudStorage {
     }
 
     fn list(&self, prefix: &str) -> BoxStream<'static, Result<Entry>> {
-        self.objects.list(prefix)
+        listing::objects(self.client.clone(), self.root.clone(), prefix)
     }
 
     async fn list_dirs(&self, prefix: &str) -> Result<Vec<String>> {
-        self.objects.list_dirs(prefix).await
+        listing::directories(self.client.clone(), &self.root, prefix).await
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

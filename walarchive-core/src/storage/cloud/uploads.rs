@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::super::Unfinished;
 use super::super::object::{Root, failed};
+use super::listing::{Seen, repeats};
 use crate::error::{Error, Kind, Result};
 
 const DOING: &str = "listing the unfinished uploads of";
@@ -50,35 +51,31 @@ impl Uploads {
 
     /// All unfinished uploads below `root`.
     pub(super) fn list(self: Arc<Self>, root: Root) -> BoxStream<'static, Result<Unfinished>> {
-        let pages = stream::try_unfold(Some(Query::new()), move |from| {
+        let begin = (Some(Query::new()), Seen::default());
+        let pages = stream::try_unfold(begin, move |(from, mut seen)| {
             let (uploads, root) = (self.clone(), root.clone());
             async move {
                 let Some(from) = from else { return Ok(None) };
-                let (found, next) = uploads.page(&root, &from).await?;
-                if next.as_ref() == Some(&from) {
-                    return Err(Error::new(
-                        Kind::Denied,
-                        format!("{DOING} the archive: the list does not go on"),
-                    ));
+                let page = uploads.page(&root, &from).await?;
+                let next = page.next();
+                if next.as_ref().is_some_and(|next| !seen.first(next)) {
+                    return Err(repeats(DOING, "", "the next page"));
                 }
-                Ok(Some((stream::iter(found.into_iter().map(Ok)), next)))
+                let found = page.below(&root, &mut seen)?;
+                Ok(Some((stream::iter(found.into_iter().map(Ok)), (next, seen))))
             }
         });
         pages.try_flatten().boxed()
     }
 
-    /// One page, and where the next one begins.
-    async fn page(&self, root: &Root, from: &Query) -> Result<(Vec<Unfinished>, Option<Query>)> {
+    async fn page(&self, root: &Root, from: &Query) -> Result<Page> {
         let mut query: Query = vec![("uploads", String::new())];
         if !root.0.is_empty() {
             query.push(("prefix", format!("{}/", root.0)));
         }
         query.extend(from.iter().cloned());
         let text = self.ask(query).await.map_err(|source| failed(DOING, "", source))?;
-        let page = parse(&text)?;
-        let next = page.next();
-        let found = page.uploads.into_iter().filter_map(|upload| upload.below(root));
-        Ok((found.collect(), next))
+        parse(&text)
     }
 
     async fn ask(&self, query: Query) -> Result<Bytes, object_store::Error> {
@@ -158,6 +155,19 @@ fn parse(text: &[u8]) -> Result<Page> {
 }
 
 impl Page {
+    /// The archive's uploads; that of a key and id which an earlier page named is an error.
+    fn below(self, root: &Root, seen: &mut Seen) -> Result<Vec<Unfinished>> {
+        let mut found = Vec::with_capacity(self.uploads.len());
+        for upload in self.uploads {
+            if !seen.first((&upload.key, &upload.upload_id)) {
+                return Err(repeats(DOING, "", &format!("an upload of {:?}", upload.key)));
+            }
+            found.extend(upload.below(root));
+        }
+        Ok(found)
+    }
+
+    /// Where the next page begins.
     fn next(&self) -> Option<Query> {
         self.is_truncated.then(|| {
             vec![
@@ -197,7 +207,10 @@ mod tests {
         let next = page.next().unwrap();
         assert_eq!(joined(&next), "key-marker=a%2Fx%26y&upload-id-marker=2~z");
         let root = Root("a".to_owned());
-        let found: Vec<_> = page.uploads.into_iter().filter_map(|upload| upload.below(&root)).collect();
+        let mut seen = Seen::default();
+        let found = page.below(&root, &mut seen).unwrap();
+        let again = parse(text).unwrap().below(&root, &mut seen).unwrap_err();
+        assert!(again.kind() == Kind::Unreachable && again.story().contains("repeats itself"));
         let since = "2026-01-02T03:04:05Z".parse().unwrap();
         assert_eq!(found.len(), 2);
         assert_eq!(found[0], Unfinished { key: "main/7/k".to_owned(), id: "u1".to_owned(), since });

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// Longest text that is kept of an answer.
-const LONGEST: usize = 500;
+const LONGEST: usize = 200;
 
 /// What a body says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -29,14 +29,24 @@ pub(super) fn said(body: &[u8]) -> Said {
 
 /// Whether the root of an XML document is `Error`.
 pub(super) fn is_error(body: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(body);
-    let mut rest = text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
-    while let Some(after) = rest.strip_prefix("<?").or_else(|| rest.strip_prefix("<!")) {
-        let Some((_, after)) = after.split_once('>') else { return false };
-        rest = after.trim_start();
+    root(body).as_deref() == Some("Error")
+}
+
+/// The name of an XML document's root, without its namespace.
+pub(super) fn root(body: &[u8]) -> Option<String> {
+    const BLANKS: [char; 5] = ['\u{feff}', ' ', '\t', '\r', '\n'];
+    // All that may stand before a root is short.
+    let text = String::from_utf8_lossy(&body[..body.len().min(64 << 10)]);
+    let mut rest = text.trim_start_matches(BLANKS);
+    while rest.starts_with("<?") || rest.starts_with("<!") {
+        let end = if rest.starts_with("<!--") { "-->" } else { ">" };
+        rest = rest.split_once(end)?.1.trim_start_matches(BLANKS);
     }
-    let Some(root) = rest.strip_prefix("<Error") else { return false };
-    root.starts_with(['>', ' ', '\t', '\r', '\n'])
+    let end = |c: char| c.is_whitespace() || matches!(c, '>' | '/');
+    let name = rest.strip_prefix('<')?;
+    let name = &name[..name.find(end)?];
+    let name = name.split_once(':').map_or(name, |(_, name)| name);
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 fn xml(text: &str) -> Said {
@@ -52,7 +62,7 @@ fn xml(text: &str) -> Said {
 }
 
 /// The text of the first element of that name, without attributes and children.
-fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, after) = text.split_once(&format!("<{name}>"))?;
     let (inner, _) = after.split_once(&format!("</{name}>"))?;
     Some(inner)
@@ -91,10 +101,37 @@ fn line(text: &str) -> Option<String> {
         .iter()
         .filter_map(|pair| pair.split_once(';'))
         .fold(text.to_owned(), |text, (entity, plain)| text.replace(&format!("{entity};"), plain));
-    let words: Vec<_> =
-        text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
-    let line: String = words.join(" ").chars().take(LONGEST).collect();
+    let line = excerpt(&text);
     (!line.is_empty()).then_some(line)
+}
+
+/// The beginning of a text from elsewhere, as one line that a terminal can show.
+pub(super) fn excerpt(text: &str) -> String {
+    readable(text, LONGEST)
+}
+
+/// At most `longest` characters of a text, as one line that a terminal can show.
+pub(in super::super) fn readable(text: &str, longest: usize) -> String {
+    let hidden = |c: char| c.is_whitespace() || c.is_control() || is_directional(c);
+    let mut line = String::new();
+    for word in text.split(hidden).filter(|word| !word.is_empty()) {
+        if line.len() > longest * 4 {
+            break;
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    if line.chars().count() > longest {
+        line = line.chars().take(longest - 1).chain(['…']).collect();
+    }
+    line
+}
+
+/// Whether a character only changes the order in which others are shown.
+fn is_directional(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -137,12 +174,24 @@ mod tests {
 
     #[test]
     fn only_a_root_of_error_is_an_error() {
-        for error in ["<Error><Code>A</Code></Error>", "  \n<?xml version=\"1.0\"?>\n<Error xmlns=\"a\">"] {
+        for error in [
+            "<Error><Code>A</Code></Error>",
+            "  \n<?xml version=\"1.0\"?>\n<Error xmlns=\"a\">",
+            "<!-- <a> --><s:Error>",
+        ] {
             assert!(is_error(error.as_bytes()), "{error}");
         }
         for other in ["", "<Errors>", "<R><Error>", "<?xml", "<CompleteMultipartUploadResult/>", "Error"] {
             assert!(!is_error(other.as_bytes()), "{other}");
         }
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_left_out() {
+        assert_eq!(excerpt("a\u{1b}[31m\r\nb\u{7}\u{9b}c\u{202e}d"), "a [31m b c d");
+        let long = excerpt(&"é".repeat(10_000));
+        assert!(long.chars().count() == 200 && long.ends_with('…'));
+        assert_eq!(excerpt(&"x".repeat(200)), "x".repeat(200));
     }
 
     proptest! {

@@ -11,6 +11,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
+use super::place::Place;
 use super::service::interrupted;
 
 /// Pieces of this many bytes go to the connection, so that a slow network is seen to make progress.
@@ -180,13 +181,15 @@ impl Drop for Written {
 pub(super) struct Receiving {
     body: reqwest::Body,
     stall: Duration,
+    place: Place,
     sleep: Pin<Box<Sleep>>,
     waiting: bool,
 }
 
 impl Receiving {
-    pub(super) fn new(body: reqwest::Body, stall: Duration) -> Receiving {
-        Receiving { body, stall, sleep: Box::pin(tokio::time::sleep(stall)), waiting: false }
+    /// `place`: where it comes from.
+    pub(super) fn new(body: reqwest::Body, stall: Duration, place: Place) -> Receiving {
+        Receiving { body, stall, place, sleep: Box::pin(tokio::time::sleep(stall)), waiting: false }
     }
 }
 
@@ -201,14 +204,14 @@ impl Body for Receiving {
         let this = self.get_mut();
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
             this.waiting = false;
-            return Poll::Ready(frame.map(|frame| frame.map_err(interrupted)));
+            return Poll::Ready(frame.map(|frame| frame.map_err(|error| this.place.of(interrupted(error)))));
         }
         // The clock runs while somebody waits, not while the reader is busy elsewhere.
         if !std::mem::replace(&mut this.waiting, true) {
             this.sleep.as_mut().reset(Instant::now() + this.stall);
         }
         match this.sleep.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Some(Err(Late::Receiving(this.stall).into()))),
+            Poll::Ready(()) => Poll::Ready(Some(Err(this.place.of(Late::Receiving(this.stall).into())))),
             Poll::Pending => Poll::Pending,
         }
     }

@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::HttpOptions;
+use super::place::Place;
 use crate::error::{Error, Result};
 
 /// reqwest's clients by what they must be able to do, made when first needed.
@@ -48,6 +49,13 @@ impl Clients {
 
     pub(super) fn options(&self) -> &HttpOptions {
         &self.options
+    }
+
+    /// The proxy that was named, unless there are exceptions.
+    pub(super) fn proxy_place(&self) -> Option<Place> {
+        let excepted = ["NO_PROXY", "no_proxy"].iter().any(|name| std::env::var_os(name).is_some());
+        let url = self.options.proxy.as_deref().filter(|_| !excepted)?;
+        Some(Place::new(&url.parse().ok()?, None))
     }
 
     /// The client of that shape.

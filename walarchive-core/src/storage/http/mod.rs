@@ -1,5 +1,6 @@
 //! HTTP to cloud stores: what object_store sends goes through here, so that every request has its timeouts, every
-//! refusal is typed and every upload is compared with what the store says it has.
+//! refusal is typed, every upload is compared with what the store says it has, and no answer is believed that is not a
+//! store's.
 //!
 //! Nothing is tried again here and no redirect is followed.
 
@@ -7,6 +8,9 @@ mod answer;
 mod body;
 mod checksum;
 mod client;
+mod foreign;
+mod place;
+mod question;
 mod refusal;
 mod service;
 #[cfg(test)]
@@ -21,6 +25,7 @@ use std::time::Duration;
 use object_store::ClientOptions;
 use object_store::client::{ClientConfigKey, HttpClient, HttpConnector};
 
+pub(super) use answer::readable;
 pub(super) use checksum::wrong_checksum;
 pub(super) use refusal::refused;
 pub(super) use trouble::trouble;

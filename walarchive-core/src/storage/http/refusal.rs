@@ -4,11 +4,13 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 
 use super::answer;
+use super::foreign::{self, Foreign};
+use super::question::Question;
 use super::trouble::find;
 use crate::error::Kind;
 
@@ -56,40 +58,24 @@ pub(in super::super) fn refused<'a>(error: &'a (dyn StdError + 'static)) -> Opti
     find(error)
 }
 
-/// What must be known of a request to judge its answer.
-#[derive(Debug)]
-pub(super) struct Question {
-    /// It asks for a token of AWS's metadata service, whose refusal object_store understands.
-    pub token: bool,
-    /// It creates an object only if there is none.
-    pub creates: bool,
-    /// It completes an upload in parts.
-    pub completes: bool,
-}
-
-impl Question {
-    pub(super) fn of(parts: &http::request::Parts) -> Question {
-        let query = parts.uri.query().unwrap_or_default();
-        Question {
-            token: parts.headers.contains_key("x-aws-ec2-metadata-token-ttl-seconds"),
-            creates: parts.headers.get(http::header::IF_NONE_MATCH).is_some_and(|value| value == "*"),
-            completes: parts.method == Method::POST
-                && query.split('&').any(|pair| pair.starts_with("uploadId=")),
-        }
-    }
-}
-
 /// What becomes of an answer that is no success.
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// It is for object_store to interpret.
     Pass,
     Refused(Refusal),
+    /// Nobody knows who answered.
+    Foreign(Foreign),
 }
 
 pub(super) fn judge(question: &Question, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Verdict {
     let refusal = read(status, headers, body);
     let code = refusal.code.as_deref().unwrap_or_default();
+    let known = status != StatusCode::NOT_FOUND || NO_STORE.contains(&code) || code == NO_UPLOAD;
+    if !known && !question.metadata && !foreign::proves_absence(question, headers, body) {
+        let found = "that does not say that there is no such object";
+        return Verdict::Foreign(Foreign::new(question, status, found, body));
+    }
     let pass = match status.as_u16() {
         304 | 412 | 416 => true,
         404 => !NO_STORE.contains(&code) && code != NO_UPLOAD,

@@ -15,7 +15,10 @@ use object_store::client::{
 
 use super::body::{Late, Limits, Progress, Receiving, Sending};
 use super::client::{Clients, Shape};
-use super::refusal::{self, Question, Verdict};
+use super::foreign::{self, Foreign, LONGEST_PAGE};
+use super::place::Place;
+use super::question::{Question, Success};
+use super::refusal::{self, Verdict};
 use super::{answer, checksum};
 
 /// How much of a refusal's body is read, or of an answer that says that an upload is complete.
@@ -64,12 +67,10 @@ impl Service {
     async fn send(
         &self,
         parts: http::request::Parts,
+        url: reqwest::Url,
         pieces: Vec<Bytes>,
+        place: &Place,
     ) -> Result<http::Response<Receiving>, HttpError> {
-        let url: reqwest::Url = match parts.uri.to_string().parse() {
-            Ok(url) => url,
-            Err(_) => return Err(own(crate::error::Error::bug("a request's address is not a URL"))),
-        };
         let client = self.client(&url)?;
         let length = pieces.iter().map(Bytes::len).sum();
         let progress = Arc::new(Progress::new(length));
@@ -85,7 +86,7 @@ impl Service {
             Either::Right((late, _)) => return Err(late.into()),
         };
         let answer: http::Response<reqwest::Body> = head.into();
-        Ok(answer.map(|body| Receiving::new(body, self.limits.stall)))
+        Ok(answer.map(|body| Receiving::new(body, self.limits.stall, place.clone())))
     }
 
     fn failed(&self, error: reqwest::Error) -> HttpError {
@@ -97,26 +98,29 @@ impl Service {
         }
     }
 
-    /// What a short body says, as far as it came within `limit`; and whether that is all of it.
-    async fn read(&self, mut body: Receiving, limit: Duration) -> (Vec<u8>, Result<(), HttpError>) {
+    /// What a body says, as far as it came within `limit`, a little more than `most` bytes at most; and whether
+    /// it broke off.
+    async fn read(
+        &self,
+        mut body: Receiving,
+        limit: Duration,
+        most: usize,
+    ) -> (Vec<u8>, Result<(), HttpError>) {
         let mut bytes = Vec::new();
-        let whole = {
-            let reading = async {
-                while bytes.len() < MOST_THAT_IS_READ
-                    && let Some(frame) = body.frame().await
-                {
-                    if let Ok(data) = frame?.into_data() {
-                        bytes.extend_from_slice(&data);
-                    }
+        let reading = async {
+            while bytes.len() <= most
+                && let Some(frame) = body.frame().await
+            {
+                if let Ok(data) = frame?.into_data() {
+                    bytes.extend_from_slice(&data);
                 }
-                Ok(())
-            };
-            match tokio::time::timeout(limit, reading).await {
-                Ok(whole) => whole,
-                Err(_) => Err(Late::Receiving(limit).into()),
             }
+            Ok(())
         };
-        bytes.truncate(MOST_THAT_IS_READ);
+        let whole = match tokio::time::timeout(limit, reading).await {
+            Ok(whole) => whole,
+            Err(_) => Err(Late::Receiving(limit).into()),
+        };
         (bytes, whole)
     }
 
@@ -127,29 +131,72 @@ impl Service {
         answer: http::Response<Receiving>,
     ) -> Result<HttpResponse, HttpError> {
         let (head, body) = answer.into_parts();
-        let (bytes, whole) = self.read(body, self.limits.first_byte).await;
+        let (mut bytes, whole) = self.read(body, self.limits.first_byte, MOST_THAT_IS_READ).await;
+        bytes.truncate(MOST_THAT_IS_READ);
         match refusal::judge(&question, head.status, &head.headers, &bytes) {
             Verdict::Refused(refusal) => Err(HttpError::new(HttpErrorKind::Unknown, refusal)),
+            Verdict::Foreign(foreign) => {
+                whole?;
+                Err(HttpError::new(HttpErrorKind::Unknown, foreign))
+            }
             Verdict::Pass => {
                 // Half an answer proves nothing, least of all that an object is absent.
                 whole?;
-                let text = String::from_utf8_lossy(&bytes).into_owned();
+                let text = answer::excerpt(&String::from_utf8_lossy(&bytes));
                 Ok(HttpResponse::from_parts(head, HttpResponseBody::from(text)))
             }
         }
     }
 
-    /// A success that may be none: S3 begins to answer before it has put a large object together.
-    async fn completed(&self, answer: http::Response<Receiving>) -> Result<HttpResponse, HttpError> {
+    /// An answer that says that it is a success, once it is known to be a store's.
+    async fn successful(
+        &self,
+        question: Question,
+        answer: http::Response<Receiving>,
+    ) -> Result<HttpResponse, HttpError> {
+        let (most, limit) = match question.success {
+            Success::Any => return Ok(answer.map(HttpResponseBody::new)),
+            Success::Head(_) => (0, self.limits.first_byte),
+            Success::Page(_) => (LONGEST_PAGE, Duration::MAX),
+            // S3 sends a blank now and then while it works: only a stall ends this.
+            Success::Completion => (MOST_THAT_IS_READ, Duration::MAX),
+            Success::Batch => (MOST_THAT_IS_READ, self.limits.first_byte),
+        };
         let (head, body) = answer.into_parts();
-        // S3 sends a blank now and then while it works: only a stall ends this.
-        let (bytes, whole) = self.read(body, Duration::MAX).await;
+        let (bytes, whole) = self.read(body, limit, most).await;
         whole?;
-        if answer::is_error(&bytes) {
+        if question.success == Success::Completion && answer::is_error(&bytes) {
             let refusal = refusal::read(head.status, &head.headers, &bytes);
             return Err(HttpError::new(HttpErrorKind::Unknown, refusal));
         }
+        if let Some(found) = unlike_a_store(question.success, &head, &bytes) {
+            let foreign = Foreign::new(&question, head.status, found, &bytes);
+            return Err(HttpError::new(HttpErrorKind::Unknown, foreign));
+        }
         Ok(HttpResponse::from_parts(head, HttpResponseBody::from(bytes)))
+    }
+
+    /// One request and its answer.
+    async fn exchange(
+        &self,
+        (parts, url): (http::request::Parts, reqwest::Url),
+        body: HttpRequestBody,
+        place: &Place,
+    ) -> Result<HttpResponse, HttpError> {
+        let pieces = pieces(body).await?;
+        let question = Question::of(&parts, is_metadata(&url));
+        let asked = (parts.method == http::Method::PUT).then(|| parts.headers.clone());
+        let sent = if asked.is_some() { pieces.clone() } else { Vec::new() };
+        let answer = self.send(parts, url, pieces, place).await?;
+        if !answer.status().is_success() {
+            return self.unsuccessful(question, answer).await;
+        }
+        let answer = self.successful(question, answer).await?;
+        if let Some(asked) = asked {
+            checksum::compare(&asked, &sent, answer.headers())
+                .map_err(|wrong| HttpError::new(HttpErrorKind::Unknown, wrong))?;
+        }
+        Ok(answer)
     }
 }
 
@@ -157,22 +204,30 @@ impl Service {
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let (parts, body) = request.into_parts();
-        let pieces = pieces(body).await?;
-        let question = Question::of(&parts);
-        let asked = (parts.method == http::Method::PUT).then(|| parts.headers.clone());
-        let sent = if asked.is_some() { pieces.clone() } else { Vec::new() };
-        let answer = self.send(parts, pieces).await?;
-        if !answer.status().is_success() {
-            return self.unsuccessful(question, answer).await;
+        let url: reqwest::Url = match parts.uri.to_string().parse() {
+            Ok(url) => url,
+            Err(_) => return Err(own(crate::error::Error::bug("a request's address is not a URL"))),
+        };
+        let proxy = self.clients.proxy_place().filter(|_| !is_metadata(&url));
+        let place = Place::new(&url, proxy.as_ref());
+        self.exchange((parts, url), body, &place).await.map_err(|error| place.of(error))
+    }
+}
+
+/// What an answer has that a store's would not have.
+fn unlike_a_store(success: Success, head: &http::response::Parts, body: &[u8]) -> Option<&'static str> {
+    match success {
+        Success::Any => None,
+        Success::Head(statuses) if !statuses.contains(&head.status.as_u16()) => Some("is no store's status"),
+        Success::Head(_) => (!body.is_empty()).then_some("has a body"),
+        Success::Page(root) => foreign::bad_page(root, body),
+        Success::Completion => {
+            // The second is moto's.
+            let roots = ["CompleteMultipartUploadResult", "CompleteMultipartUploadResponse"];
+            let done = answer::root(body).is_some_and(|root| roots.contains(&root.as_str()));
+            (!done).then_some("does not say that the upload is complete")
         }
-        if question.completes {
-            return self.completed(answer).await;
-        }
-        if let Some(asked) = asked {
-            checksum::compare(&asked, &sent, answer.headers())
-                .map_err(|wrong| HttpError::new(HttpErrorKind::Unknown, wrong))?;
-        }
-        Ok(answer.map(HttpResponseBody::new))
+        Success::Batch => (!foreign::is_batch(&head.headers, body)).then_some("is no answer to a batch"),
     }
 }
 

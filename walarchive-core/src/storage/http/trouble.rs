@@ -10,6 +10,8 @@ use object_store::client::HttpError;
 
 use super::body::Late;
 use super::checksum::WrongChecksum;
+use super::foreign::Foreign;
+use super::place::At;
 use super::refused;
 use super::service::{Own, PlainHttp};
 use crate::error::{Error, Kind};
@@ -70,11 +72,19 @@ pub(in super::super) fn trouble(error: &(dyn StdError + 'static)) -> Option<Trou
 /// What came up before the store could answer.
 fn network_story(error: &(dyn StdError + 'static)) -> Option<Trouble> {
     let http: &HttpError = find(error)?;
+    let (http, place) = match find::<At>(http) {
+        Some(at) => (&at.error, format!(" (at {})", at.place)),
+        None => (http, String::new()),
+    };
     let because = |kind, what: String, hint: Option<&str>| {
+        let what = format!("{what}{place}");
         Some(Trouble { kind, what, hint: hint.map(str::to_owned), wait: None, cause: None })
     };
     if let Some(late) = find::<Late>(http) {
         return because(Kind::Unreachable, late.to_string(), None);
+    }
+    if let Some(foreign) = find::<Foreign>(http) {
+        return because(Kind::Unreachable, foreign.to_string(), None);
     }
     if let Some(plain) = find::<PlainHttp>(http) {
         let hint = "write https:// for the endpoint, or set store.allow_http";

@@ -1,5 +1,6 @@
 //! A server with a script, and what becomes of requests to it.
 
+mod foreign;
 mod network;
 mod refusals;
 mod timeouts;

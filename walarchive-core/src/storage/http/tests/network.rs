@@ -38,12 +38,25 @@ fn nobody_listens() {
     let trouble = failed(run(get(options(), &port.to_string())));
     assert_eq!(trouble.kind, Kind::Unreachable);
     assert!(trouble.what.contains("Connection refused"), "{}", trouble.what);
+    assert!(trouble.what.ends_with(&format!("(at http://{port})")), "{}", trouble.what);
 }
 
 #[test]
 fn a_name_that_does_not_exist() {
     let trouble = failed(run(get(options(), "store.invalid:80")));
     assert_eq!(trouble.kind, Kind::Unreachable, "{}", trouble.what);
+    assert!(trouble.what.ends_with("(at http://store.invalid:80)"), "{}", trouble.what);
+}
+
+#[test]
+fn a_place_is_named_without_secrets() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for scheme in ["http", "https"] {
+        let url = format!("{scheme}://me:geheim@{port}/bucket/geheim?signature=geheim");
+        let trouble = failed(run(ask(options(), Method::GET, &url, HttpRequestBody::empty())));
+        assert!(trouble.what.ends_with(&format!("(at {scheme}://{port})")), "{}", trouble.what);
+        assert!(!trouble.what.contains("geheim"), "{}", trouble.what);
+    }
 }
 
 #[test]
@@ -87,6 +100,10 @@ fn errors_never_show_the_password_of_a_proxy() {
     let through = HttpOptions { proxy: Some(format!("http://me:geheim@{port}")), ..options() };
     for url in ["http://store.invalid/", "https://store.invalid/"] {
         let error = run(ask(through.clone(), Method::GET, url, HttpRequestBody::empty())).unwrap_err();
+        let what = super::trouble(&error).unwrap().what;
+        let named = std::env::var_os("NO_PROXY").or(std::env::var_os("no_proxy")).is_some()
+            || what.contains(&format!("through the proxy http://{port})"));
+        assert!(named && what.contains("(at http") && what.contains("://store.invalid:"), "{what}");
         assert!(!format!("{error} {error:?} {:?}", super::trouble(&error)).contains("geheim"));
     }
     let connector = Connector::new(through.clone()).unwrap();

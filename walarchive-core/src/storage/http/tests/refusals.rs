@@ -13,11 +13,11 @@ use super::super::refused;
 use super::{Connector, Trouble, answer, answers, options, run, trouble};
 use crate::error::Kind;
 
-fn once() -> RetryConfig {
+pub(super) fn once() -> RetryConfig {
     RetryConfig { max_retries: 0, ..RetryConfig::default() }
 }
 
-fn s3(address: &str) -> AmazonS3 {
+pub(super) fn s3(address: &str) -> AmazonS3 {
     AmazonS3Builder::new()
         .with_endpoint(format!("http://{address}"))
         .with_bucket_name("bucket")
@@ -25,13 +25,14 @@ fn s3(address: &str) -> AmazonS3 {
         .with_access_key_id("id")
         .with_secret_access_key("secret")
         .with_client_options(ClientOptions::new().with_allow_http(true))
+        .with_disable_bulk_delete(true)
         .with_retry(once())
         .with_http_connector(Connector::new(options()).unwrap())
         .build()
         .unwrap()
 }
 
-fn azure(address: &str) -> MicrosoftAzure {
+pub(super) fn azure(address: &str) -> MicrosoftAzure {
     MicrosoftAzureBuilder::new()
         .with_endpoint(format!("http://{address}/account"))
         .with_account("account")
@@ -44,7 +45,7 @@ fn azure(address: &str) -> MicrosoftAzure {
         .unwrap()
 }
 
-fn xml(status: &str, code: &str) -> String {
+pub(super) fn xml(status: &str, code: &str) -> String {
     let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>words</Message></Error>");
     answer(status, "content-type: application/xml\r\n", &body)
 }
@@ -58,7 +59,7 @@ async fn create(store: &dyn ObjectStore) -> StoreError {
     store.put_opts(&Path::from("key"), payload, PutMode::Create.into()).await.unwrap_err()
 }
 
-fn of(error: &StoreError) -> Trouble {
+pub(super) fn of(error: &StoreError) -> Trouble {
     trouble(error).unwrap_or_else(|| panic!("{error:?}"))
 }
 

@@ -48,11 +48,12 @@ fn a_stranger_is_refused_until_he_is_named() {
     let (_, other) = secure("127.0.0.1");
     let trouble = refused(trusting(folder.path(), &other), &address);
     assert_eq!(trouble.kind, Kind::Usage, "{}", trouble.what);
+    assert!(trouble.what.contains(&format!("(at https://{address})")), "{}", trouble.what);
     assert!(trouble.what.starts_with("TLS: ") && trouble.hint.unwrap().contains("store.ca_file"));
     let trusted = trusting(folder.path(), &format!("{other}{certificate}"));
     let url = format!("https://{address}/bucket/key");
     // Large enough for several records.
-    let (_, body) = run(ask(trusted, Method::PUT, &url, vec![1; 1 << 20])).unwrap();
+    let (_, body) = run(ask(trusted, Method::POST, &url, vec![1; 1 << 20])).unwrap();
     assert_eq!(body, "secret");
 }
 
