@@ -32,7 +32,7 @@ pub use verbatim::Brought;
 
 use self::key::ARCHIVE_JSON;
 use crate::cipher::age::{AgeCipher, Identity, Recipient};
-use crate::cipher::{Cipher, Plain};
+use crate::cipher::{Cipher, Head, Open, Plain, Seal};
 use crate::error::{Error, Kind, Result};
 use crate::storage::Storage;
 
@@ -87,19 +87,16 @@ impl Archive {
     /// from and write to an encrypted one. Of mirrors one that can be reached is enough; each is proven to be of this
     /// archive before it is used or believed.
     ///
-    /// # Errors
-    /// `Conflict` where keys are given and the archive says that it is not encrypted: whoever can write to the store could
-    /// have changed it to read what is stored from now on.
+    /// Where recipients are given and the archive says that it is not encrypted, storing is a `Conflict`: whoever can write to
+    /// the store could have changed that to read what is stored from now on.
     pub async fn open(storage: Arc<dyn Storage>, keys: Keys) -> Result<Archive> {
         let (storage, info) = copies::proven(storage).await?;
         let cipher: Arc<dyn Cipher> = if info.encrypted() {
             Arc::new(AgeCipher::new(keys.recipients, keys.identities))
-        } else if keys.recipients.is_empty() && keys.identities.is_empty() {
+        } else if keys.recipients.is_empty() {
             Arc::new(Plain)
         } else {
-            return Err(Error::new(Kind::Conflict, "keys are set, but the archive says that it is not encrypted")
-                .on(ARCHIVE_JSON)
-                .hint("nothing was stored or read; if it was made with --no-encryption, unset the recipients and the identity"));
+            Arc::new(Unsealed)
         };
         Ok(Archive { storage, cipher, info: Arc::new(info) })
     }
@@ -133,5 +130,29 @@ impl Archive {
     /// The store under the archive.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
+    }
+}
+
+/// An archive that is not encrypted, and whose user wants to seal.
+#[derive(Debug)]
+struct Unsealed;
+
+impl Cipher for Unsealed {
+    fn encrypts(&self) -> bool {
+        false
+    }
+
+    fn seal(&self) -> Result<Box<dyn Seal>> {
+        Err(Error::new(Kind::Conflict, "recipients are set, but the archive says that it is not encrypted")
+            .on(ARCHIVE_JSON)
+            .hint("nothing was stored; if it was made with --no-encryption, unset the recipients"))
+    }
+
+    fn read_head(&self, start: &[u8]) -> Result<Option<Head>> {
+        Plain.read_head(start)
+    }
+
+    fn open(&self, head: &[u8]) -> Result<Box<dyn Open>> {
+        Plain.open(head)
     }
 }

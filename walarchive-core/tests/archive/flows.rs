@@ -234,8 +234,16 @@ fn an_archive_that_says_it_is_plain_is_not_given_what_was_to_be_sealed() {
     run(async {
         let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         Archive::init(store.as_ref(), false).await.unwrap();
+        let plain = Archive::open(store.clone(), keys(None)).await.unwrap();
+        let files = tempfile::TempDir::new().unwrap();
+        let path = files.path().join(SEGMENT);
+        std::fs::write(&path, segment(SEGMENT, 1)).unwrap();
         let keys = keys(Some(&Identity::generate().unwrap()));
-        refused(Archive::open(store, keys).await, Kind::Conflict, "not encrypted");
+        let archive = Archive::open(store, keys).await.unwrap();
+        refused(push_path(&pusher(&archive, "zstd:1"), &path).await, Kind::Conflict, "not encrypted");
+        refused(fetch_from(&catalog(&plain), SEGMENT).await, Kind::Absent, "nothing was stored");
+        push_path(&pusher(&plain, "zstd:1"), &path).await.unwrap();
+        assert!(fetch_from(&catalog(&archive), SEGMENT).await.unwrap() == segment(SEGMENT, 1));
     });
 }
 
