@@ -94,10 +94,11 @@ def pages(archive, packs, extent):
     check(0 <= number < len(packs) and min(count - 1, frame, first) >= 0, f"extent {extent} names nothing")
     facts = (packs[number][name] for name in ("key", "stored", "index_at", "index_len", "plain", "digest"))
     codec, frames = pack(archive, *facts)
+    while frame < len(frames) and first * PAGE >= frames[frame][1]:
+        frame, first = frame + 1, first - frames[frame][1] // PAGE
     while count > 0:
         check(frame < len(frames), f"extent {extent}: the pack has {len(frames)} frames")
         piece = decoded_frame(codec, *frames[frame])[first * PAGE:(first + count) * PAGE]
-        check(piece, f"extent {extent}: frame {frame} has no page {first}")
         yield piece
         count, frame, first = count - len(piece) // PAGE, frame + 1, 0
 

@@ -130,6 +130,11 @@ impl Product {
         other
     }
 
+    /// Where the programs remember things.
+    pub fn state_dir(&self) -> PathBuf {
+        self.home.join("state")
+    }
+
     /// The variables that the programs get.
     pub fn env(&self) -> &[(String, String)] {
         &self.env

@@ -33,7 +33,7 @@ impl Live {
     }
 
     fn start_backup(&self) -> Background {
-        let command = self.product.command(&["--json", "backup", "create"]);
+        let command = self.product.command(&["--json", "backup", "create", "--full"]);
         Background::start(command, self.scratch.join("backup-log"))
     }
 
@@ -58,7 +58,7 @@ impl Live {
     /// Kills `times` backups, each somewhere between its beginning and its end.
     fn kill_backups(&self, times: u32) {
         let begun = Instant::now();
-        self.product.ok(&["backup", "create"]);
+        self.product.ok(&["backup", "create", "--full"]);
         let whole = begun.elapsed();
         let mut listed = self.backups();
         let mut killed = 0;

@@ -14,7 +14,7 @@ use crate::run::Context;
 pub(crate) fn entry(backup: &Backup) -> Value {
     let facts = &backup.facts;
     json!({
-        "id": facts.id, "kind": facts.kind, "cluster": facts.cluster, "system_id": facts.system_id,
+        "id": facts.id, "kind": facts.kind, "base": facts.base, "cluster": facts.cluster, "system_id": facts.system_id,
         "pg_major": facts.pg_major, "server_version": facts.server_version, "timeline": facts.timeline,
         "started_at": facts.started_at, "finished_at": facts.finished_at,
         "start_lsn": facts.start_lsn, "stop_lsn": facts.stop_lsn,
@@ -65,12 +65,16 @@ pub(crate) async fn create(context: Context, args: CreateArgs) -> Result<u8> {
         fast_checkpoint: !args.spread_checkpoint,
         wal_wait: settings.wal_wait()?,
         lease: settings.backup_lease()?,
+        state_dir: Some(settings.state_dir()),
+        full: args.full,
+        full_every: settings.full_every()?,
         labels: args.labels.into_iter().collect(),
         pin: args.pin,
         progress: context.progress.clone(),
     };
     let done = make(request).await?;
     let mut document = entry(&done.backup);
+    document["read_bytes"] = Value::from(done.read_bytes);
     let damaged: Vec<_> =
         done.damaged.iter().map(|(file, block)| json!({ "file": file, "block": block })).collect();
     if !damaged.is_empty() {
@@ -161,11 +165,11 @@ pub(crate) async fn delete(context: Context, id: BackupId, yes: bool) -> Result<
     let catalog = context.catalog(&archive).await?;
     let plan = deletion::plan(&catalog, &id).await?;
     let stored: u64 = plan.packs.iter().map(|(_, size)| size).sum();
-    if yes {
-        deletion::run(&catalog, &plan).await?;
-    }
+    let done = if yes { Some(deletion::run(&catalog, &plan).await?) } else { None };
+    let running = done.and_then(|done| done.running);
     let document = json!({
         "id": id.as_str(), "deleted": yes, "packs": plan.packs.len(), "stored_bytes": stored, "shared_packs": plan.shared,
+        "packs_left": if running.is_some() { plan.packs.len() } else { 0 },
     });
     context.output.result(&document, || {
         let packs = format!("{} packs, {}", plan.packs.len(), bytes(stored));
@@ -175,5 +179,11 @@ pub(crate) async fn delete(context: Context, id: BackupId, yes: bool) -> Result<
             format!("would delete backup {id} ({packs}); --yes does it")
         }
     })?;
+    if let Some(lease) = running {
+        context.output.warning(&format!(
+            "its {} packs stay for now: backup {} may be running until {} and need them; 'walarchive prune --yes' removes them then",
+            plan.packs.len(), lease.backup, lease.until
+        ));
+    }
     Ok(0)
 }

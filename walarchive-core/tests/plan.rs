@@ -49,6 +49,7 @@ impl Made {
             kind_of: "base".into(),
             id: self.id().to_string(),
             kind: "full".into(),
+            base: None,
             cluster: "main".into(),
             system_id: "7".into(),
             pg_major: 17,

@@ -63,6 +63,37 @@ impl Extents {
         }
     }
 
+    /// Adds a part of an older backup's extent, joined to the last extent when it goes on there.
+    pub fn push_part(&mut self, part: Extent) {
+        match self.0.last_mut() {
+            Some(last)
+                if (last.pack, last.frame) == (part.pack, part.frame)
+                    && last.page + last.count == part.page
+                    && u64::from(last.first) + u64::from(last.count) == u64::from(part.first) =>
+            {
+                last.count += part.count;
+            }
+            _ => self.0.push(part),
+        }
+    }
+
+    /// Gives every pack the number that `number` says.
+    pub fn renumber(&mut self, number: impl Fn(u32) -> Result<u32>) -> Result<()> {
+        self.0.iter_mut().try_for_each(|extent| {
+            extent.pack = number(extent.pack)?;
+            Ok(())
+        })
+    }
+
+    /// Where page `page` of the file is, as an extent of one page; `None` where the file has a hole.
+    pub fn find(&self, page: u32) -> Option<Extent> {
+        let at = self.0.partition_point(|extent| extent.page <= page).checked_sub(1)?;
+        let extent = self.0.get(at)?;
+        let offset = page - extent.page;
+        let first = extent.first.checked_add(offset)?;
+        (offset < extent.count).then_some(Extent { page, count: 1, first, ..*extent })
+    }
+
     /// Adds the extents of a later stretch of the same file.
     pub fn append(&mut self, mut later: Extents) {
         self.0.append(&mut later.0);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::ObjectKind;
 use crate::error::{Error, Result};
@@ -208,7 +209,8 @@ impl Place {
 }
 
 /// The name of a pack: the backup that wrote it, and its number there.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct PackName {
     /// The backup that wrote the pack.
     pub backup: BackupId,
@@ -219,6 +221,20 @@ pub struct PackName {
 impl fmt::Display for PackName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{:08}", self.backup, self.number)
+    }
+}
+
+impl From<PackName> for String {
+    fn from(name: PackName) -> String {
+        name.to_string()
+    }
+}
+
+impl TryFrom<String> for PackName {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<PackName> {
+        text.parse()
     }
 }
 

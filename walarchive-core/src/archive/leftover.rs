@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use super::{BackupId, Catalog, ClusterName, PackName, Place, SystemId};
+use super::{BackupId, Catalog, ClusterName, PackName, Place, SystemId, scan};
 use crate::error::Result;
 
 /// A stored lease of a backup.
@@ -76,17 +76,8 @@ impl Catalog {
 
     /// Manifests, pins and leases of all backups. One listing.
     pub async fn marks(&self) -> Result<Marks> {
-        self.marks_below(&self.place.backups_prefix()).await
-    }
-
-    /// Those of one backup. One listing.
-    pub async fn marks_of(&self, id: &BackupId) -> Result<Marks> {
-        self.marks_below(&self.place.backup_prefix(id)).await
-    }
-
-    async fn marks_below(&self, prefix: &str) -> Result<Marks> {
         let mut marks = Marks::default();
-        let mut entries = self.archive.storage().list(prefix);
+        let mut entries = self.archive.storage().list(&self.place.backups_prefix());
         while let Some(entry) = entries.try_next().await? {
             let Some(id) = self.place.backup_of(&entry.key) else { continue };
             if entry.key == self.place.manifest(&id) {
@@ -98,6 +89,20 @@ impl Catalog {
             }
         }
         Ok(marks)
+    }
+
+    /// The packs that the manifests of these backups name. Needs an identity in an encrypted archive. What somebody has
+    /// deleted needs none.
+    pub async fn needed_packs(&self, manifests: &BTreeSet<BackupId>) -> Result<BTreeSet<PackName>> {
+        let mut needed = BTreeSet::new();
+        for id in manifests {
+            match scan(&self.archive, &self.place, id, ()).await {
+                Ok((manifest, ())) => needed.extend(manifest.packs.into_iter().map(|pack| pack.name)),
+                Err(error) if self.deleted(&error, id).await? => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(needed)
     }
 
     fn lease_end(&self, id: &BackupId, key: &str) -> Option<Timestamp> {

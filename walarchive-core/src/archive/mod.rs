@@ -112,6 +112,11 @@ impl Archive {
         Ok(Archive { storage, cipher, info: Arc::new(info) })
     }
 
+    /// Who can open what is stored from now on, as [`Cipher::readers`] has it.
+    pub(crate) fn readers(&self) -> String {
+        self.cipher.readers()
+    }
+
     /// What archive.json says.
     pub fn info(&self) -> &ArchiveInfo {
         &self.info

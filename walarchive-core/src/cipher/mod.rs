@@ -32,6 +32,12 @@ pub trait Cipher: Send + Sync + Debug {
     /// Whether sealed objects hide their content.
     fn encrypts(&self) -> bool;
 
+    /// Who can open what is sealed from now on: a text that changes when they do. What was sealed for others is not
+    /// taken over into new backups.
+    fn readers(&self) -> String {
+        String::new()
+    }
+
     /// Starts one object.
     fn seal(&self) -> Result<Box<dyn Seal>>;
 

@@ -53,6 +53,7 @@ settings! {
     RETRY_BUDGET = "wal.retry_budget", "WALARCHIVE_RETRY_BUDGET";
     WAL_WAIT = "backup.wal_wait", "WALARCHIVE_BACKUP_WAL_WAIT";
     BACKUP_LEASE = "backup.lease", "WALARCHIVE_BACKUP_LEASE";
+    BACKUP_FULL_EVERY = "backup.full_every", "WALARCHIVE_BACKUP_FULL_EVERY";
     PRUNE_GRACE = "prune.grace", "WALARCHIVE_PRUNE_GRACE";
     STATE_DIR = "state_dir", "WALARCHIVE_STATE_DIR";
     STORE_ENDPOINT = "store.endpoint", "WALARCHIVE_STORE_ENDPOINT";
@@ -341,6 +342,11 @@ impl Settings {
             return Err(Error::usage("backup.lease must be a second at least"));
         }
         Ok(lease)
+    }
+
+    /// How old the last backup may be that stored everything, before the next one does again.
+    pub fn full_every(&self) -> Result<Duration> {
+        self.parsed(&BACKUP_FULL_EVERY, Duration::from_secs(30 * 24 * 3600), duration)
     }
 
     /// How old what nobody needs must be before it is removed.

@@ -1,6 +1,6 @@
 //! Where the archive is: one store, or several as one.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{ARCHIVE, ARCHIVE_POLICY, STATE_DIR, STORE_RETRY_BUDGET, Settings};
@@ -65,12 +65,16 @@ impl Settings {
         self.tell = Some(Arc::new(tell));
     }
 
+    /// Where this machine remembers what it has stored, and what mirrors lack.
+    pub fn state_dir(&self) -> PathBuf {
+        PathBuf::from(self.text(&STATE_DIR).unwrap_or(DEFAULT_STATE_DIR))
+    }
+
     /// What mirrors are noted to lack, in the state directory.
     pub fn notes(&self) -> Arc<Notes> {
         let open = || {
-            let dir = self.text(&STATE_DIR).unwrap_or(DEFAULT_STATE_DIR);
             let tell = self.tell.clone();
-            Arc::new(Notes::new(Path::new(dir), move |text| {
+            Arc::new(Notes::new(&self.state_dir(), move |text| {
                 if let Some(tell) = &tell {
                     tell(text);
                 }

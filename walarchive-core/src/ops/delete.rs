@@ -1,21 +1,37 @@
 //! One backup out of the archive.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
 
-use crate::archive::{BackupId, Catalog, PackName, scan};
+use crate::archive::{BackupId, Catalog, Lease, PackName, scan};
 use crate::error::{Error, Kind, Result};
+
+/// A lease is believed so long after its end: clocks differ, and its backup's last request may be on its way.
+const MARGIN: Duration = Duration::from_secs(600);
 
 /// What deleting a backup removes.
 #[derive(Debug, Clone)]
 pub struct DeletePlan {
     /// The backup.
     pub id: BackupId,
-    /// Its packs that no other backup needs, with their stored sizes.
+    /// The packs that it needs and no other backup does, with their stored sizes.
     pub packs: Vec<(PackName, u64)>,
-    /// Its packs that other backups need: they stay.
+    /// The packs that others need as well: they stay.
     pub shared: usize,
+    /// The other backups that were looked at.
+    others: BTreeSet<BackupId>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Default)]
+pub struct Deleted {
+    /// Packs that were removed.
+    pub removed: usize,
+    /// The lease of a backup that may be running, and point to the other packs: they stay until somebody prunes.
+    pub running: Option<Lease>,
 }
 
 /// Plans the deletion. Pinned backups are refused. Needs an identity in an encrypted archive: which packs the other
@@ -38,23 +54,28 @@ pub async fn plan(catalog: &Catalog, id: &BackupId) -> Result<DeletePlan> {
         return Err(Error::new(Kind::Busy, format!("backup {id} is pinned; nothing was deleted"))
             .hint(format!("'walarchive backup unpin {id}' first, if it is to go")));
     }
-    let mut needed = BTreeSet::new();
-    for other in backups.iter().filter(|other| other.id != *id) {
-        match scan(&catalog.archive, &catalog.place, &other.id, ()).await {
-            Ok((manifest, ())) => needed.extend(manifest.packs.into_iter().map(|pack| pack.name)),
-            // It needs nothing any more.
-            Err(error) if catalog.deleted(&error, &other.id).await? => {}
-            Err(error) => return Err(error),
-        }
+    let others: BTreeSet<_> =
+        backups.iter().map(|backup| backup.id.clone()).filter(|other| other != id).collect();
+    let needed = catalog.needed_packs(&others).await?;
+    let (keep, go): (Vec<_>, Vec<_>) =
+        packs_of(catalog, id).await?.into_iter().partition(|(name, _)| needed.contains(name));
+    Ok(DeletePlan { id: id.clone(), packs: go, shared: keep.len(), others })
+}
+
+/// The packs that a backup wrote, and those of others that its manifest names.
+async fn packs_of(catalog: &Catalog, id: &BackupId) -> Result<BTreeMap<PackName, u64>> {
+    let mut packs = catalog.packs(id).await?;
+    match scan(&catalog.archive, &catalog.place, id, ()).await {
+        Ok((manifest, ())) => packs.extend(manifest.packs.into_iter().map(|pack| (pack.name, pack.stored))),
+        Err(error) if error.kind() == Kind::Damaged => {}
+        Err(error) => return Err(error),
     }
-    let own = catalog.packs(id).await?;
-    let (keep, go): (Vec<_>, Vec<_>) = own.into_iter().partition(|(name, _)| needed.contains(name));
-    Ok(DeletePlan { id: id.clone(), packs: go, shared: keep.len() })
+    Ok(packs)
 }
 
 /// Deletes what was planned: the manifest first, so that a deletion that is cut off leaves no backup that cannot be
-/// restored.
-pub async fn run(catalog: &Catalog, plan: &DeletePlan) -> Result<()> {
+/// restored. Then its packs, unless a backup that is running, or was committed since the plan was made, may need them.
+pub async fn run(catalog: &Catalog, plan: &DeletePlan) -> Result<Deleted> {
     let storage = catalog.archive.storage();
     storage.delete(&catalog.place.manifest(&plan.id)).await?;
     if catalog.exists(&plan.id).await? {
@@ -62,15 +83,23 @@ pub async fn run(catalog: &Catalog, plan: &DeletePlan) -> Result<()> {
             format!("the store says that backup {} is deleted, and still has its manifest", plan.id);
         return Err(Error::new(Kind::Unreachable, message).on(catalog.place.manifest(&plan.id)));
     }
-    let packs = plan.packs.iter().map(|(name, _)| catalog.place.pack(name));
-    futures::stream::iter(packs)
+    let marks = catalog.marks().await?;
+    let (own, leases): (Vec<_>, Vec<_>) = marks.leases.into_iter().partition(|lease| lease.backup == plan.id);
+    let now = Timestamp::now();
+    let lasts = |lease: &Lease| lease.until.checked_add(MARGIN).map_or(true, |end| end > now);
+    if let Some(running) = leases.into_iter().find(lasts) {
+        return Ok(Deleted { removed: 0, running: Some(running) });
+    }
+    let since = marks.manifests.difference(&plan.others).cloned().collect();
+    let needed = catalog.needed_packs(&since).await?;
+    let go = plan.packs.iter().map(|(name, _)| name).filter(|name| !needed.contains(name));
+    let go: Vec<_> = go.map(|name| catalog.place.pack(name)).collect();
+    let removed = go.len();
+    let keys = go.into_iter().chain(own.into_iter().map(|lease| lease.key));
+    futures::stream::iter(keys)
         .map(|key| async move { storage.delete(&key).await })
         .buffer_unordered(8)
         .try_collect::<()>()
         .await?;
-    let leases: Vec<_> = storage.list(&catalog.place.lease_prefix(&plan.id)).try_collect().await?;
-    for lease in leases {
-        storage.delete(&lease.key).await?;
-    }
-    Ok(())
+    Ok(Deleted { removed, running: None })
 }

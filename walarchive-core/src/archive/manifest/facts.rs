@@ -24,6 +24,9 @@ pub struct Facts {
     pub id: String,
     /// `full` or `incremental`.
     pub kind: String,
+    /// The backup that an incremental one was made from. Nothing else of it is needed than the packs that both name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
     /// The user's name for the cluster.
     pub cluster: String,
     /// PostgreSQL's system identifier, decimal.

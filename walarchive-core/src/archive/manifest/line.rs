@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 const LARGEST_FILE: u64 = 1 << 44;
 
 /// A pack that a manifest refers to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackRecord {
     /// Which pack.
     pub name: PackName,

@@ -67,6 +67,13 @@ impl Cipher for AgeCipher {
         true
     }
 
+    fn readers(&self) -> String {
+        let mut recipients: Vec<String> = self.recipients.iter().map(Recipient::to_string).collect();
+        recipients.sort();
+        recipients.dedup();
+        recipients.join(" ")
+    }
+
     fn seal(&self) -> Result<Box<dyn Seal>> {
         if self.recipients.is_empty() {
             return Err(Error::usage("the archive is encrypted, and no recipient is configured")

@@ -1,6 +1,6 @@
 //! Files of a live data directory, into packs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use jiff::Timestamp;
 
-use super::spool::Spool;
+use super::base::{Base, BaseFile, EARLIER};
+use super::state::{Remembered, Spool, Sums};
 use super::stretch::Stretch;
 use crate::archive::{Extents, FRAME_PAGES, FileRecord, PAGE, PackRecord, PackSink, PackWriter, is_zero};
 use crate::crossing::blocking;
@@ -34,12 +35,19 @@ pub(super) struct Copy {
     pub(super) pages_per_file: u32,
     pub(super) jobs: usize,
     pub(super) progress: Arc<dyn Progress>,
+    /// What earlier backups have stored.
+    pub(super) base: Option<Arc<Base>>,
 }
 
 /// What was copied.
 pub(super) struct Copied {
     pub(super) spool: Spool,
+    /// The packs that this backup wrote, in order.
     pub(super) packs: Vec<PackRecord>,
+    /// The earlier packs that files are in, by their numbers in the base.
+    pub(super) earlier: BTreeSet<u32>,
+    /// Bytes that were read.
+    pub(super) read_bytes: u64,
     pub(super) files: u64,
     pub(super) data_bytes: u64,
     pub(super) damaged_pages: u64,
@@ -59,7 +67,8 @@ pub(super) struct Task {
 pub(super) struct Piece {
     pub(super) file: usize,
     pub(super) from: u64,
-    pub(super) record: FileRecord,
+    pub(super) copied: Remembered,
+    pub(super) read: u64,
     /// The file was gone when it was opened.
     pub(super) vanished: bool,
 }
@@ -83,20 +92,20 @@ fn tasks(files: &[Item]) -> Vec<Task> {
 }
 
 impl Copy {
-    /// Copies `files`, several at once.
-    pub(super) async fn run(&self, files: &[Item]) -> Result<Copied> {
+    /// Copies `files`, several at once, and lists them in `spool`.
+    pub(super) async fn run(&self, files: &[Item], spool: Spool) -> Result<Copied> {
         let total = files.iter().map(|item| item.size).sum();
         self.progress.begin("copying", total);
-        let result = self.copy_all(files.to_vec()).await;
+        let result = self.copy_all(files.to_vec(), spool).await;
         self.progress.end();
         result
     }
 
-    async fn copy_all(&self, files: Vec<Item>) -> Result<Copied> {
+    async fn copy_all(&self, files: Vec<Item>, spool: Spool) -> Result<Copied> {
         let tasks = Arc::new(tasks(&files));
         let files = Arc::new(files);
         let (next, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let (sender, receiver) = sync_channel::<Piece>(256);
+        let (sender, receiver) = sync_channel::<Done>(256);
         let mut workers = Vec::new();
         for _ in 0..self.jobs {
             let worker = Worker {
@@ -110,11 +119,11 @@ impl Copy {
             workers.push(blocking(move || worker.run()));
         }
         drop(sender);
-        let collecting = blocking(move || collect(receiver.into_iter(), &files));
-        let (packs, copied) = futures::join!(futures::future::join_all(workers), collecting);
-        let packs: Vec<Vec<PackRecord>> = packs.into_iter().collect::<Result<_>>()?;
-        let mut copied = copied?;
-        copied.packs = packs.into_iter().flatten().collect();
+        let collecting = blocking(move || collect(receiver.into_iter(), &files, spool));
+        let (workers, copied) = futures::join!(futures::future::join_all(workers), collecting);
+        // A worker that found nobody to tell stopped for the collector's reason.
+        let copied = copied?;
+        workers.into_iter().collect::<Result<()>>()?;
         Ok(copied)
     }
 
@@ -125,10 +134,7 @@ impl Copy {
             let mut packs = PackWriter::new(copy.sink.clone())?;
             let now = stopped.finished_at;
             let mut add = |path: &str, mode, mtime, bytes: &[u8]| -> Result<()> {
-                let record = whole(&mut packs, Path::new(path), mode, mtime, bytes)?;
-                copied.files += 1;
-                copied.data_bytes += record.size;
-                copied.spool.add(record)
+                copied.add(whole(&mut packs, Path::new(path), mode, mtime, bytes)?)
             };
             let (_, control) = datadir::read_control(&copy.data_dir)?;
             let mode = std::fs::metadata(copy.data_dir.join(CONTROL_FILE))
@@ -138,7 +144,9 @@ impl Copy {
                 add("tablespace_map", mode, now, stopped.tablespace_map.as_bytes())?;
             }
             add(CONTROL_FILE, mode, now, &control)?;
-            copied.packs.extend(packs.finish()?);
+            for pack in packs.finish()? {
+                copied.stored(pack)?;
+            }
             copied.packs.sort_by(|a, b| a.name.cmp(&b.name));
             let gapless = copied.packs.iter().enumerate().all(|(n, pack)| pack.name.number as usize == n);
             if gapless {
@@ -157,14 +165,16 @@ fn whole(
     mode: u32,
     mtime: Timestamp,
     bytes: &[u8],
-) -> Result<FileRecord> {
+) -> Result<Remembered> {
     let mut extents = Extents::default();
+    let mut sums = Sums::new(false);
     for (n, page) in bytes.chunks(PAGE).enumerate() {
+        sums.add(page, 0);
         if !is_zero(page) {
             extents.push_page(packs.append(n as u32, page)?, FRAME_PAGES);
         }
     }
-    Ok(FileRecord {
+    let record = FileRecord {
         path: path.to_owned(),
         mode,
         mtime,
@@ -172,25 +182,42 @@ fn whole(
         crc32c: crc32c::crc32c(bytes),
         extents,
         damaged: Vec::new(),
-    })
+    };
+    Ok(Remembered { record, look: None, sums })
+}
+
+/// What workers have done.
+enum Done {
+    Piece(Box<Piece>),
+    Pack(PackRecord),
 }
 
 /// Puts the pieces of files together, and counts.
-fn collect(pieces: impl Iterator<Item = Piece>, files: &[Item]) -> Result<Copied> {
+fn collect(done: impl Iterator<Item = Done>, files: &[Item], spool: Spool) -> Result<Copied> {
     let mut copied = Copied {
-        spool: Spool::new()?,
+        spool,
         packs: Vec::new(),
+        earlier: BTreeSet::new(),
+        read_bytes: 0,
         files: 0,
         data_bytes: 0,
         damaged_pages: 0,
         damaged: Vec::new(),
     };
     let mut parts: BTreeMap<usize, BTreeMap<u64, Piece>> = BTreeMap::new();
-    for piece in pieces {
+    for done in done {
+        let piece = match done {
+            Done::Pack(pack) => {
+                copied.stored(pack)?;
+                continue;
+            }
+            Done::Piece(piece) => *piece,
+        };
+        copied.read_bytes += piece.read;
         let item = &files[piece.file];
         if item.size <= STRETCH {
             if !piece.vanished {
-                copied.add(piece.record)?;
+                copied.add(piece.copied)?;
             }
             continue;
         }
@@ -198,37 +225,50 @@ fn collect(pieces: impl Iterator<Item = Piece>, files: &[Item]) -> Result<Copied
         let waiting = parts.entry(file).or_default();
         waiting.insert(piece.from, piece);
         if waiting.len() as u64 == item.size.div_ceil(STRETCH)
-            && let Some(record) = parts.remove(&file).and_then(join)
+            && let Some(file) = parts.remove(&file).and_then(join)
         {
-            copied.add(record)?;
+            copied.add(file)?;
         }
     }
+    copied.spool.flush()?;
     Ok(copied)
 }
 
 /// One record from the pieces of a file. A file that vanished half way is kept: the WAL removes it.
-fn join(pieces: BTreeMap<u64, Piece>) -> Option<FileRecord> {
+fn join(pieces: BTreeMap<u64, Piece>) -> Option<Remembered> {
     if pieces.values().all(|piece| piece.vanished) {
         return None;
     }
-    pieces.into_values().map(|piece| piece.record).reduce(|mut all, next| {
-        all.crc32c = crc32c::crc32c_combine(all.crc32c, next.crc32c, next.size as usize);
-        all.size += next.size;
-        all.mtime = all.mtime.max(next.mtime);
-        all.extents.append(next.extents);
-        all.damaged.extend(next.damaged);
+    pieces.into_values().map(|piece| piece.copied).reduce(|mut all, next| {
+        let (record, later) = (&mut all.record, next.record);
+        record.crc32c = crc32c::crc32c_combine(record.crc32c, later.crc32c, later.size as usize);
+        record.size += later.size;
+        record.mtime = record.mtime.max(later.mtime);
+        record.extents.append(later.extents);
+        record.damaged.extend(later.damaged);
+        all.sums.append(next.sums);
+        all.look = all.look.filter(|look| Some(look) == next.look.as_ref());
         all
     })
 }
 
 impl Copied {
-    fn add(&mut self, record: FileRecord) -> Result<()> {
+    fn add(&mut self, file: Remembered) -> Result<()> {
+        let record = &file.record;
         self.files += 1;
         self.data_bytes += record.size;
         self.damaged_pages += record.damaged.len() as u64;
         let room = DAMAGED_LISTED.saturating_sub(self.damaged.len());
         self.damaged.extend(record.damaged.iter().take(room).map(|block| (record.path.clone(), *block)));
-        self.spool.add(record)
+        let earlier = record.extents.iter().filter(|extent| extent.pack & EARLIER != 0);
+        self.earlier.extend(earlier.map(|extent| extent.pack & !EARLIER));
+        self.spool.file(&file)
+    }
+
+    fn stored(&mut self, pack: PackRecord) -> Result<()> {
+        self.spool.pack(pack.name.number, &pack)?;
+        self.packs.push(pack);
+        Ok(())
     }
 }
 
@@ -238,11 +278,11 @@ struct Worker {
     tasks: Arc<Vec<Task>>,
     next: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
-    sender: SyncSender<Piece>,
+    sender: SyncSender<Done>,
 }
 
 impl Worker {
-    fn run(self) -> Result<Vec<PackRecord>> {
+    fn run(self) -> Result<()> {
         let result = self.work();
         if result.is_err() {
             self.stop.store(true, Ordering::Relaxed);
@@ -250,17 +290,24 @@ impl Worker {
         result
     }
 
-    fn work(&self) -> Result<Vec<PackRecord>> {
+    fn work(&self) -> Result<()> {
         let mut packs = PackWriter::new(self.copy.sink.clone())?;
         let mut buffer = vec![0; READ];
+        let mut earlier: Option<(usize, Option<BaseFile>)> = None;
         while !self.stop.load(Ordering::Relaxed) {
             let Some(task) = self.tasks.get(self.next.fetch_add(1, Ordering::Relaxed)) else { break };
-            let piece =
-                Stretch::new(&self.copy, &self.files[task.file], task).copy(&mut packs, &mut buffer)?;
-            if self.sender.send(piece).is_err() {
-                break;
+            let item = &self.files[task.file];
+            if earlier.as_ref().is_none_or(|(file, _)| *file != task.file) {
+                earlier = Some((task.file, self.copy.base.as_ref().and_then(|base| base.find(&item.path))));
+            }
+            let known = earlier.as_ref().and_then(|(_, known)| known.as_ref());
+            let piece = Stretch::new(&self.copy, item, task, known).copy(&mut packs, &mut buffer)?;
+            let closed = packs.take_closed().into_iter().map(Done::Pack);
+            if closed.chain([Done::Piece(Box::new(piece))]).any(|done| self.sender.send(done).is_err()) {
+                return Ok(());
             }
         }
-        packs.finish()
+        packs.finish()?.into_iter().for_each(|pack| drop(self.sender.send(Done::Pack(pack))));
+        Ok(())
     }
 }

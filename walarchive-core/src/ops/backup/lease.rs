@@ -81,12 +81,17 @@ impl Lease {
         .hint("was this machine suspended, or the store out of reach? Start again, with a longer backup.lease if need be"))
     }
 
-    /// The lease is of no use any more; one that stays behind ends by itself.
+    /// The lease is of no use any more.
     pub(super) async fn end(&self) {
-        let storage = self.archive.storage();
-        let leases: Result<Vec<_>> = storage.list(&self.place.lease_prefix(&self.id)).try_collect().await;
-        for lease in leases.unwrap_or_default() {
-            let _ = storage.delete(&lease.key).await;
-        }
+        end(&self.archive, &self.place, &self.id).await;
+    }
+}
+
+/// Takes away the leases of a backup that is over. One that stays behind ends by itself.
+pub(super) async fn end(archive: &Archive, place: &Place, id: &BackupId) {
+    let storage = archive.storage();
+    let leases: Result<Vec<_>> = storage.list(&place.lease_prefix(id)).try_collect().await;
+    for lease in leases.unwrap_or_default() {
+        let _ = storage.delete(&lease.key).await;
     }
 }

@@ -1,8 +1,11 @@
 //! A base backup of a running cluster on this machine.
 
+mod base;
+mod commit;
 mod copy;
+mod increment;
 mod lease;
-mod spool;
+mod state;
 mod stretch;
 mod wait;
 
@@ -10,19 +13,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::future::{Either, select};
 use jiff::Timestamp;
 
+use self::base::Base;
 use self::copy::{Copied, Copy};
+use self::increment::Beginning;
 use self::lease::Lease;
-use crate::archive::{
-    Archive, Backup, BackupId, Catalog, ClusterName, Facts, FileRecord, Line, ManifestWriter, ObjectKind,
-    PackSink, Place, SystemId, Tablespace,
-};
-use crate::codec::{Codec, PlainSink};
+use crate::archive::{Archive, Backup, BackupId, Catalog, ClusterName, PackSink, Place, SystemId};
+use crate::codec::Codec;
 use crate::crossing::{Bridge, blocking};
 use crate::error::{Error, Kind, Result};
 use crate::postgres::conninfo::ConnInfo;
@@ -55,6 +57,12 @@ pub struct BackupRequest {
     pub wal_wait: Duration,
     /// How long what the backup has stored stays protected when its program dies. It is renewed while the program lives.
     pub lease: Duration,
+    /// Where this machine remembers what it has stored; without it every backup stores everything anew.
+    pub state_dir: Option<PathBuf>,
+    /// Whether to store everything anew.
+    pub full: bool,
+    /// When the last backup that stored everything is so old, the next one does, too.
+    pub full_every: Duration,
     /// The user's labels.
     pub labels: BTreeMap<String, String>,
     /// Whether the backup is pinned from the beginning.
@@ -71,6 +79,8 @@ pub struct BackupDone {
     /// Pages that failed their checksum: file and block within the file. At most some thousands are listed;
     /// [`Facts::damaged_pages`] counts them all.
     pub damaged: Vec<(PathBuf, u32)>,
+    /// Bytes of files that were read.
+    pub read_bytes: u64,
 }
 
 /// Makes a backup. It is listed only when every byte of it, and the WAL from its start to its end, is durable in the
@@ -88,7 +98,8 @@ pub async fn create(request: BackupRequest) -> Result<BackupDone> {
     let id = BackupId::new(Timestamp::now(), random()?);
     let (archive, codec) = (request.archive.clone(), request.codec.clone());
     let lease = Lease::take(archive, place.clone(), id.clone(), codec, request.lease).await?;
-    let run = Run { request, place, id, lease, server, data_dir, control };
+    let is_remembered = AtomicBool::new(false);
+    let run = Run { request, place, id, lease, server, data_dir, control, is_remembered };
     let (making, keeping) = (pin!(run.make(session)), pin!(run.lease.keep()));
     let result = match select(making, keeping).await {
         Either::Left((result, _)) => result,
@@ -175,12 +186,15 @@ struct Run {
     server: ServerFacts,
     data_dir: PathBuf,
     control: ControlFile,
+    /// Whether the next backup can go on with what this one has stored.
+    is_remembered: AtomicBool,
 }
 
 /// What was copied, and where the WAL begins and ends.
 struct Parts {
     copied: Copied,
     contents: Contents,
+    base: Option<Arc<Base>>,
     start: Lsn,
     timeline: TimelineId,
     stopped: Stopped,
@@ -206,6 +220,7 @@ impl Run {
         })
         .await?;
         let timeline = TimelineId::new(timeline)?;
+        let Beginning { spool, base } = self.begin(start, timeline).await?;
         let contents = self.contents().await?;
         for link in &contents.skipped {
             self.request.progress.note(&format!(
@@ -221,15 +236,16 @@ impl Run {
             pages_per_file: self.control.relseg_size,
             jobs: self.request.jobs.max(1),
             progress: self.request.progress.clone(),
+            base: base.clone(),
         };
-        let copied = copy.run(&contents.files).await?;
+        let copied = copy.run(&contents.files, spool).await?;
         let (stopped, session) = blocking(move || {
             let stopped = session.stop()?;
             Ok((stopped, session))
         })
         .await?;
         let copied = copy.texts(copied, &stopped).await?;
-        Ok((session, Parts { copied, contents, start, timeline, stopped }))
+        Ok((session, Parts { copied, contents, base, start, timeline, stopped }))
     }
 
     async fn contents(&self) -> Result<Contents> {
@@ -267,90 +283,23 @@ impl Run {
         Catalog { archive: self.request.archive.clone(), place: self.place.clone() }
     }
 
-    fn facts(&self, parts: &Parts) -> Facts {
-        let tablespaces = parts.contents.tablespaces.iter();
-        Facts {
-            format: Facts::FORMAT,
-            kind_of: "base".to_owned(),
-            id: self.id.to_string(),
-            kind: "full".to_owned(),
-            cluster: self.request.cluster.to_string(),
-            system_id: self.server.system_id.to_string(),
-            pg_major: self.server.major,
-            server_version: self.server.version.clone(),
-            control_version: self.control.pg_control_version,
-            catalog_version: self.control.catalog_version,
-            timeline: parts.timeline.get(),
-            start_lsn: parts.start,
-            stop_lsn: parts.stopped.stop_lsn,
-            started_at: self.server.now,
-            finished_at: parts.stopped.finished_at,
-            segment_size: self.control.wal_segment_size.bytes(),
-            page_checksums: self.server.page_checksums,
-            data_bytes: parts.copied.data_bytes,
-            stored_bytes: parts.copied.packs.iter().map(|pack| pack.stored).sum(),
-            files: parts.copied.files,
-            damaged_pages: parts.copied.damaged_pages,
-            tablespaces: tablespaces
-                .map(|link| Tablespace { oid: link.oid, location: link.location.clone() })
-                .collect(),
-            labels: self.request.labels.clone(),
-            created_by: format!("walarchive {}", env!("CARGO_PKG_VERSION")),
-        }
-    }
-
-    /// Writes the manifest: the backup exists then.
-    async fn commit(&self, parts: Parts) -> Result<BackupDone> {
-        let facts = self.facts(&parts);
-        if self.request.pin {
-            let note = format!("{{\"pinned\":\"{}\"}}\n", self.id);
-            let content = move |sink: PlainSink<'_>| sink(note.as_bytes());
-            let (key, codec) = (self.place.pin(&self.id), self.request.codec.clone());
-            self.request.archive.put(&key, ObjectKind::Pin, codec, content).await?;
-        }
-        let (archive, place, id) = (self.request.archive.clone(), self.place.clone(), self.id.clone());
-        let (codec, bridge, told) = (self.request.codec.clone(), Bridge::current()?, facts.clone());
-        let damaged = parts.copied.damaged.clone();
-        let (lease, stored) = (self.lease.clone(), parts.copied.packs.len());
-        blocking(move || {
-            let mut manifest = ManifestWriter::start(&archive, &place, &id, codec.as_ref(), &told, &bridge)?;
-            for pack in parts.copied.packs {
-                manifest.line(&Line::Pack(pack))?;
-            }
-            for dir in parts.contents.dirs {
-                manifest.line(&Line::Dir(dir.path, dir.mode))?;
-            }
-            parts.copied.spool.replay(|record: FileRecord| manifest.line(&Line::File(record)))?;
-            // What nobody may find any more must not be committed.
-            lease.check()?;
-            manifest.finish().map(drop)
-        })
-        .await
-        .map_err(|error| error.during("committing the backup"))?;
-        self.prove_complete(stored).await?;
-        Ok(BackupDone { backup: Backup { id: self.id.clone(), facts, pinned: self.request.pin }, damaged })
-    }
-
-    /// The lease may have ended between the last look and the commit, when this machine stood still just then: if packs
-    /// are gone, this is no backup.
-    async fn prove_complete(&self, stored: usize) -> Result<()> {
-        let Err(error) = self.lease.check() else { return Ok(()) };
-        if self.catalog().packs(&self.id).await?.len() == stored {
-            return Ok(());
-        }
-        self.request.archive.storage().delete(&self.place.manifest(&self.id)).await?;
-        Err(error)
-    }
-
-    /// Gives back the space of what nobody will read. What cannot be removed now does no harm.
+    /// Gives back the space of what nobody will read: the next backup goes on with the packs if this machine remembers
+    /// them. What cannot be removed now does no harm.
     async fn clean_up(&self) {
         let catalog = self.catalog();
         let storage = self.request.archive.storage();
         if storage.size(&self.place.manifest(&self.id)).await.is_ok() {
             return;
         }
-        for (pack, _) in catalog.packs(&self.id).await.unwrap_or_default() {
-            let _ = storage.delete(&self.place.pack(&pack)).await;
+        let packs = catalog.packs(&self.id).await.unwrap_or_default();
+        if self.is_remembered.load(Ordering::Relaxed) && !packs.is_empty() {
+            self.request
+                .progress
+                .note("what was stored is kept for a while: the next backup goes on with it");
+        } else {
+            for pack in packs.keys() {
+                let _ = storage.delete(&self.place.pack(pack)).await;
+            }
         }
         let _ = storage.delete(&self.place.pin(&self.id)).await;
         self.lease.end().await;

@@ -2,14 +2,14 @@
 
 mod plan;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
 pub use self::plan::{Found, Kept, Leftover, Limits, PrunePlan, Removal, plan};
-use crate::archive::{BackupId, Catalog, Marks, PackName, Place, scan};
+use crate::archive::{BackupId, Catalog, Marks, Place};
 use crate::error::{Error, Kind, Result};
 use crate::storage::Unfinished;
 
@@ -37,7 +37,7 @@ pub async fn find(catalog: &Catalog, limits: Limits) -> Result<Found> {
     found.manifests = catalog.marks().await?.manifests;
     (found.leases, found.pins) = (leases, pins);
     if found.may_have_lost_packs(limits) {
-        match needed(catalog, &found.manifests).await {
+        match catalog.needed_packs(&found.manifests).await {
             Ok(needed) => found.needed = Some(needed),
             Err(error) if matches!(error.kind(), Kind::Damaged | Kind::Key) => {
                 found.problems.push(error.during("packs stay, as not every manifest tells which it needs"));
@@ -58,20 +58,6 @@ async fn uploads(catalog: &Catalog) -> Result<Vec<(Unfinished, Option<BackupId>)
         (upload, backup)
     };
     Ok(all.into_iter().filter(ours).map(with_backup).collect())
-}
-
-/// The packs that manifests name.
-async fn needed(catalog: &Catalog, manifests: &BTreeSet<BackupId>) -> Result<BTreeSet<PackName>> {
-    let mut needed = BTreeSet::new();
-    for id in manifests {
-        match scan(&catalog.archive, &catalog.place, id, ()).await {
-            Ok((manifest, ())) => needed.extend(manifest.packs.into_iter().map(|pack| pack.name)),
-            // It was deleted a moment ago.
-            Err(error) if error.kind() == Kind::Absent => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(needed)
 }
 
 /// What was removed.
@@ -96,8 +82,9 @@ pub async fn run(catalog: &Catalog, plan: &PrunePlan, limits: Limits) -> Result<
     for (backup, removals) in by_backup {
         let mut marks = None;
         if let Some(id) = backup {
-            let found = catalog.marks_of(id).await?;
-            if limits.is_alive(&found.leases, id) {
+            let found = catalog.marks().await?;
+            let packs = removals.iter().any(|removal| matches!(removal.leftover, Leftover::Pack(_)));
+            if limits.is_alive(&found.leases, id) || (packs && limits.is_any_alive(&found.leases)) {
                 pruned.spared.push(id.clone());
                 continue;
             }
@@ -105,7 +92,7 @@ pub async fn run(catalog: &Catalog, plan: &PrunePlan, limits: Limits) -> Result<
         }
         // A listing alone, which something between here and the store may have cut, does not take a backup's packs.
         let exists = match backup {
-            Some(id) => marks.is_some_and(|marks| !marks.manifests.is_empty()) || catalog.exists(id).await?,
+            Some(id) => marks.is_some_and(|marks| marks.manifests.contains(id)) || catalog.exists(id).await?,
             None => false,
         };
         let go: Vec<_> = removals.iter().filter(|removal| !(exists && removal.is_of_dead_backup())).collect();

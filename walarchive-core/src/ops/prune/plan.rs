@@ -45,6 +45,11 @@ impl Limits {
         leases.iter().any(|lease| lease.backup == *id && self.lasts(lease))
     }
 
+    /// Whether any backup may be running: it may point to packs of others, whose manifests are gone by now.
+    pub fn is_any_alive(&self, leases: &[Lease]) -> bool {
+        leases.iter().any(|lease| self.lasts(lease))
+    }
+
     fn lasts(&self, lease: &Lease) -> bool {
         self.is_younger(lease.until, self.margin)
     }
@@ -129,6 +134,7 @@ pub struct PrunePlan {
 }
 
 const ALIVE: &str = "its backup may be running: its lease has not ended";
+const POINTED: &str = "a backup may be running, and point to it";
 const NEW: &str = "it is younger than the grace time";
 const NAMED: &str = "a manifest of another backup names it";
 const UNKNOWN: &str = "it is not known whether a manifest names it";
@@ -154,6 +160,9 @@ impl Found {
 
     fn pack(&self, name: &PackName, limits: Limits) -> Result<(), &'static str> {
         self.verdict(&name.backup, limits)?;
+        if limits.is_any_alive(&self.leases) {
+            return Err(POINTED);
+        }
         match &self.needed {
             None => Err(UNKNOWN),
             Some(needed) if needed.contains(name) => Err(NAMED),
