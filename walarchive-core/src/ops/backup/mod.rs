@@ -77,7 +77,7 @@ pub struct BackupDone {
     /// The backup.
     pub backup: Backup,
     /// Pages that failed their checksum: file and block within the file. At most some thousands are listed;
-    /// [`Facts::damaged_pages`] counts them all.
+    /// [`Facts::damaged_pages`](crate::archive::Facts::damaged_pages) counts them all.
     pub damaged: Vec<(PathBuf, u32)>,
     /// Bytes of files that were read.
     pub read_bytes: u64,
