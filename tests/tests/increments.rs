@@ -65,7 +65,7 @@ impl Live {
     }
 
     fn delete(&self, backup: &Value) -> Value {
-        self.product.json(&["backup", "delete", text(backup, "id"), "--yes"])
+        self.product.json(&["backup", "delete", text(backup, "id"), "--yes", "--even-the-last"])
     }
 
     /// Deletes the backups in this order; before each deletion all that are left restore.

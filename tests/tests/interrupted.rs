@@ -45,8 +45,9 @@ impl Live {
         Some(Live { scratch, product, cluster })
     }
 
+    /// One that takes its time, however many there were before.
     fn backup(&self) -> Command {
-        self.product.command(&["--json", "backup", "create"])
+        self.product.command(&["--json", "backup", "create", "--full"])
     }
 
     fn start_backup(&self, name: &str) -> Background {
@@ -100,7 +101,7 @@ fn a_backup_that_is_killed_leaves_nothing() {
     let Some(live) = Live::new() else { return };
     live.cluster.pgbench_init(2);
     let begun = Instant::now();
-    live.product.ok(&["backup", "create"]);
+    live.product.ok(&["backup", "create", "--full"]);
     let whole = begun.elapsed();
     let mut complete = live.backups();
     for (n, number) in [Signal::KILL, Signal::TERM, Signal::INT].into_iter().cycle().take(15).enumerate() {

@@ -117,7 +117,7 @@ pub enum Command {
     /// Base backups: make, list, show, pin, delete
     #[command(subcommand)]
     Backup(BackupCommand),
-    /// Remove what dead programs left and nobody needs; without --yes only says what would go
+    /// Remove what retention does not keep, and what dead programs left; without --yes only says what would go
     Prune(PruneArgs),
     /// One line for Nagios and the like, then the details; exit 0 (OK), 1 (warning), 2 (critical), 3 (unknown)
     #[command(subcommand)]
@@ -226,6 +226,9 @@ pub enum BackupCommand {
         /// Do it
         #[arg(long)]
         yes: bool,
+        /// Even when no other backup can be restored
+        #[arg(long)]
+        even_the_last: bool,
     },
 }
 

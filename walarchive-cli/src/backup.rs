@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 use walarchive_core::archive::{Backup, BackupId, scan};
 use walarchive_core::ops::backup::{BackupRequest, create as make};
-use walarchive_core::ops::{delete as deletion, pin as pins};
+use walarchive_core::ops::pin as pins;
+use walarchive_core::ops::prune::delete as deletion;
 use walarchive_core::{Error, Kind, Result};
 
 use crate::args::CreateArgs;
@@ -160,10 +161,14 @@ pub(crate) async fn pin(context: Context, id: BackupId, pinned: bool) -> Result<
 }
 
 /// `backup delete`
-pub(crate) async fn delete(context: Context, id: BackupId, yes: bool) -> Result<u8> {
+pub(crate) async fn delete(context: Context, id: BackupId, yes: bool, even_the_last: bool) -> Result<u8> {
     let archive = context.archive().await?.strict();
     let catalog = context.catalog(&archive).await?;
-    let plan = deletion::plan(&catalog, &id).await?;
+    let ids = [id.clone()].into();
+    if !even_the_last {
+        deletion::refuse_the_last(&catalog.inventory().await?, &ids)?;
+    }
+    let plan = deletion::plan(&catalog, &ids).await?;
     let stored: u64 = plan.packs.iter().map(|(_, size)| size).sum();
     let done = if yes { Some(deletion::run(&catalog, &plan).await?) } else { None };
     let running = done.and_then(|done| done.running);

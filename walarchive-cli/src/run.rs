@@ -168,7 +168,9 @@ fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Backup(BackupCommand::Show { id }) => block_on(backup::show(context, id)),
         Command::Backup(BackupCommand::Pin { id }) => block_on(backup::pin(context, id, true)),
         Command::Backup(BackupCommand::Unpin { id }) => block_on(backup::pin(context, id, false)),
-        Command::Backup(BackupCommand::Delete { id, yes }) => block_on(backup::delete(context, id, yes)),
+        Command::Backup(BackupCommand::Delete { id, yes, even_the_last }) => {
+            block_on(backup::delete(context, id, yes, even_the_last))
+        }
         Command::Prune(args) => block_on(prune::prune(context, args)),
         Command::Check(CheckCommand::Store { objects }) => block_on(check::store(context, objects)),
         Command::Restore(args) => block_on(restore::restore(context, args)),

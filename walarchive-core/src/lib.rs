@@ -18,6 +18,7 @@ pub mod patience;
 pub mod pipeline;
 pub mod postgres;
 pub mod progress;
+pub mod retention;
 pub mod source;
 pub mod storage;
 pub mod wal;

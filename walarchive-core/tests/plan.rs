@@ -2,139 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test's helpers fail the test.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod world;
 
-use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
-use walarchive_core::archive::{Backup, BackupId, Facts};
+use walarchive_core::archive::{BackupId, Facts};
 use walarchive_core::error::{Error, Kind};
-use walarchive_core::ops::restore::{Found, Inventory, Target, TimelineChoice, Wish, candidates};
-use walarchive_core::wal::{HistoryEntry, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId};
-
-const MIB: u64 = 1 << 20;
-
-fn tli(number: u32) -> TimelineId {
-    TimelineId::new(number).unwrap()
-}
-
-fn size() -> SegmentSize {
-    SegmentSize::new(MIB).unwrap()
-}
-
-fn at(second: i64) -> Timestamp {
-    Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_700_000_000 + second)
-}
-
-fn segment(timeline: u32, segno: u64) -> String {
-    SegmentName::from_segno(tli(timeline), segno, size()).unwrap().to_string()
-}
-
-/// A backup as a test says it: its timeline, positions, and when it ended.
-#[derive(Debug, Clone)]
-struct Made {
-    timeline: u32,
-    start: u64,
-    stop: u64,
-    finished: i64,
-}
-
-impl Made {
-    fn id(&self) -> BackupId {
-        BackupId::new(at(self.finished - 10), self.finished as u32)
-    }
-
-    fn backup(&self) -> Backup {
-        let facts = Facts {
-            format: 1,
-            kind_of: "base".into(),
-            id: self.id().to_string(),
-            kind: "full".into(),
-            base: None,
-            cluster: "main".into(),
-            system_id: "7".into(),
-            pg_major: 17,
-            server_version: "17.2".into(),
-            control_version: 1700,
-            catalog_version: 202_406_281,
-            timeline: self.timeline,
-            start_lsn: Lsn(self.start),
-            stop_lsn: Lsn(self.stop),
-            started_at: at(self.finished - 10),
-            finished_at: at(self.finished),
-            segment_size: MIB,
-            page_checksums: true,
-            data_bytes: 0,
-            stored_bytes: 0,
-            files: 0,
-            damaged_pages: 0,
-            tablespaces: vec![],
-            labels: BTreeMap::new(),
-            created_by: "test".into(),
-        };
-        Backup { id: self.id(), facts, pinned: false }
-    }
-}
-
-/// A cluster's past: each timeline's parent and the position at which it branched off; what is stored.
-#[derive(Debug, Clone, Default)]
-struct World {
-    /// Timeline n + 2: its parent and where it begins.
-    branches: Vec<(u32, u64)>,
-    backups: Vec<Made>,
-    stored: BTreeSet<(u32, u64)>,
-}
-
-impl World {
-    /// The timelines that lead to `timeline`, newest first, each with its begin, and its end on this line.
-    fn line(&self, timeline: u32) -> Vec<(u32, u64, u64)> {
-        let mut line = Vec::new();
-        let (mut timeline, mut end) = (timeline, u64::MAX);
-        loop {
-            let branch = timeline.checked_sub(2).map(|nth| self.branches[nth as usize]);
-            let begin = branch.map_or(0, |(_, begin)| begin);
-            line.push((timeline, begin, end));
-            let Some((parent, begin)) = branch else { return line };
-            (timeline, end) = (parent, begin);
-        }
-    }
-
-    /// The timeline whose file recovery reads for a segment.
-    fn owner(&self, timeline: u32, segno: u64) -> u32 {
-        self.line(timeline).into_iter().find(|(_, begin, _)| begin / MIB <= segno).unwrap().0
-    }
-
-    fn holds(&self, timeline: u32, segno: u64) -> bool {
-        self.stored.contains(&(self.owner(timeline, segno), segno))
-    }
-
-    fn newest(&self) -> u32 {
-        self.branches.len() as u32 + 1
-    }
-
-    fn inventory(&self) -> Inventory {
-        let history = |timeline: u32| {
-            let mut entries: Vec<_> = self
-                .line(timeline)
-                .into_iter()
-                .skip(1)
-                .map(|(id, _, end)| HistoryEntry { timeline: tli(id), end: Lsn(end), reason: String::new() })
-                .collect();
-            entries.reverse();
-            (tli(timeline), TimelineHistory { timeline: tli(timeline), entries })
-        };
-        let mut segments: BTreeMap<TimelineId, BTreeSet<u64>> = BTreeMap::new();
-        for (timeline, segno) in &self.stored {
-            segments.entry(tli(*timeline)).or_default().insert(*segno);
-        }
-        Inventory {
-            backups: self.backups.iter().map(Made::backup).collect(),
-            segments,
-            histories: (1..=self.newest()).map(history).collect(),
-            damaged: BTreeMap::new(),
-            damaged_histories: BTreeMap::new(),
-        }
-    }
-}
+use walarchive_core::ops::restore::{Found, Target, TimelineChoice, Wish, candidates};
+use walarchive_core::wal::Lsn;
+use world::{MIB, Made, World, at, segment, tli};
 
 /// Why a backup will not do, by the rules.
 #[derive(Debug, Clone, PartialEq)]

@@ -71,7 +71,7 @@ fn created(lab: &Lab, ready: &Ready, code: i32) -> Result<(), String> {
         if output.code != Some(0) {
             return Err(format!("it cannot be restored: {output:?}"));
         }
-        lab.clean.ok(&["backup", "delete", &id, "--yes"]);
+        lab.clean.ok(&["backup", "delete", &id, "--yes", "--even-the-last"]);
     }
     Ok(())
 }
@@ -102,7 +102,7 @@ fn delete(lab: &Lab, line: &Line) -> Ready {
     let label = format!("cell={}", lab.fresh());
     let made = lab.clean.json(&["backup", "create", "--full", "--label", &label]);
     let id = made["id"].as_str().expect("an id").to_owned();
-    ready(line, &["backup", "delete", &id, "--yes"], &id)
+    ready(line, &["backup", "delete", &id, "--yes", "--even-the-last"], &id)
 }
 
 /// After `backup delete`: gone when that was said, and otherwise gone or whole.
@@ -116,7 +116,7 @@ fn deleted(lab: &Lab, ready: &Ready, code: i32) -> Result<(), String> {
     let target = lab.scratch.join(format!("check{}", lab.fresh()));
     let output = lab.clean.restore_to(&target, &["--backup", &ready.name]);
     let _ = fs::remove_dir_all(target);
-    lab.clean.ok(&["backup", "delete", &ready.name, "--yes"]);
+    lab.clean.ok(&["backup", "delete", &ready.name, "--yes", "--even-the-last"]);
     if output.code == Some(0) { Ok(()) } else { Err(format!("listed, but broken: {output:?}")) }
 }
 
@@ -194,7 +194,7 @@ fn what_somebody_deletes_meanwhile_is_not_there() {
     let target = lab.scratch.join("target").display().to_string();
     let dry = ["restore", "--target-dir", &target, "--backup", &first, "--dry-run"];
     let commands: [&[&str]; 3] =
-        [&["--json", "backup", "list"], &dry, &["backup", "delete", &first, "--yes"]];
+        [&["--json", "backup", "list"], &dry, &["backup", "delete", &first, "--yes", "--even-the-last"]];
     for args in commands {
         // Just before it is read, after it was listed.
         let (bucket, key, gone) = (lab.bucket.clone(), manifest.clone(), AtomicBool::new(false));

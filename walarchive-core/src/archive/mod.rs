@@ -6,6 +6,7 @@ mod compare;
 mod copies;
 mod extent;
 mod info;
+mod inventory;
 mod key;
 mod leftover;
 mod manifest;
@@ -20,6 +21,7 @@ pub use catalog::{Backup, Catalog, StoredWal};
 pub use compare::{CopyState, Missing, compare};
 pub use extent::{Extent, Extents, PAGE, is_zero};
 pub use info::ArchiveInfo;
+pub use inventory::Inventory;
 pub use key::{BackupId, ClusterName, PackName, Place, SystemId};
 pub use leftover::{Lease, Marks};
 pub use manifest::{

@@ -20,6 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::patience::Patience;
 use crate::postgres::conninfo::ConnInfo;
+use crate::retention::Rules;
 
 /// Where the settings file is, when nothing else is said.
 pub const DEFAULT_FILE: &str = "/etc/walarchive/walarchive.toml";
@@ -54,6 +55,13 @@ settings! {
     WAL_WAIT = "backup.wal_wait", "WALARCHIVE_BACKUP_WAL_WAIT";
     BACKUP_LEASE = "backup.lease", "WALARCHIVE_BACKUP_LEASE";
     BACKUP_FULL_EVERY = "backup.full_every", "WALARCHIVE_BACKUP_FULL_EVERY";
+    BACKUP_WINDOW = "backup.window", "WALARCHIVE_BACKUP_WINDOW";
+    BACKUP_KEEP_LAST = "backup.keep_last", "WALARCHIVE_BACKUP_KEEP_LAST";
+    BACKUP_KEEP_DAILY = "backup.keep_daily", "WALARCHIVE_BACKUP_KEEP_DAILY";
+    BACKUP_KEEP_WEEKLY = "backup.keep_weekly", "WALARCHIVE_BACKUP_KEEP_WEEKLY";
+    BACKUP_KEEP_MONTHLY = "backup.keep_monthly", "WALARCHIVE_BACKUP_KEEP_MONTHLY";
+    BACKUP_KEEP_YEARLY = "backup.keep_yearly", "WALARCHIVE_BACKUP_KEEP_YEARLY";
+    WAL_WINDOW = "wal.window", "WALARCHIVE_WAL_WINDOW";
     PRUNE_GRACE = "prune.grace", "WALARCHIVE_PRUNE_GRACE";
     STATE_DIR = "state_dir", "WALARCHIVE_STATE_DIR";
     STORE_ENDPOINT = "store.endpoint", "WALARCHIVE_STORE_ENDPOINT";
@@ -347,6 +355,29 @@ impl Settings {
     /// How old the last backup may be that stored everything, before the next one does again.
     pub fn full_every(&self) -> Result<Duration> {
         self.parsed(&BACKUP_FULL_EVERY, Duration::from_secs(30 * 24 * 3600), duration)
+    }
+
+    /// Which backups and which WAL are kept. Nothing set: all.
+    pub fn retention(&self) -> Result<Rules> {
+        let count = |setting: &Setting| {
+            self.parsed(setting, None, |text| {
+                let count =
+                    text.parse().map_err(|_| Error::usage(format!("{text:?} is not a number of backups")))?;
+                Ok(Some(count))
+            })
+        };
+        let window = |setting: &Setting| self.parsed(setting, None, |text| duration(text).map(Some));
+        let rules = Rules {
+            window: window(&BACKUP_WINDOW)?,
+            last: count(&BACKUP_KEEP_LAST)?,
+            daily: count(&BACKUP_KEEP_DAILY)?,
+            weekly: count(&BACKUP_KEEP_WEEKLY)?,
+            monthly: count(&BACKUP_KEEP_MONTHLY)?,
+            yearly: count(&BACKUP_KEEP_YEARLY)?,
+            wal_window: window(&WAL_WINDOW)?,
+        };
+        rules.check()?;
+        Ok(rules)
     }
 
     /// How old what nobody needs must be before it is removed.

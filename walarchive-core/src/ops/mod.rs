@@ -3,7 +3,6 @@
 pub mod backup;
 pub mod catch_up;
 pub mod check_store;
-pub mod delete;
 pub mod fetch;
 pub mod pin;
 pub mod prune;

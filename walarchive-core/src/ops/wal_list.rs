@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::archive::{Catalog, ObjectKind, StoredWal};
+use crate::archive::{Backup, Catalog, ObjectKind, StoredWal};
 use crate::error::{Error, Kind, Result};
-use crate::wal::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalName, coverage};
+use crate::wal::coverage::{self, Stored};
+use crate::wal::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalName, last_segno_before};
 
 /// The WAL of one cluster.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -59,7 +60,10 @@ pub async fn list(catalog: &Catalog) -> Result<WalList> {
     let histories = histories(catalog, &wal, &mut problems).await;
     problems.extend(wal.without_history().map(no_history));
     let timelines = match size {
-        Some(size) => summaries(&wal, &histories, size)?,
+        Some(size) => {
+            let stored = continuous(catalog, &wal, &histories, size).await?;
+            summaries(&wal, &stored, &histories, size)?
+        }
         None => Vec::new(),
     };
     let segment_size = size.map(SegmentSize::bytes);
@@ -125,9 +129,67 @@ async fn histories(catalog: &Catalog, wal: &StoredWal, problems: &mut Vec<String
     histories
 }
 
-fn summaries(wal: &StoredWal, histories: &Histories, size: SegmentSize) -> Result<Vec<TimelineSummary>> {
+/// What is stored, but for what single backups alone need: retention has taken what was behind it, and nothing is missing
+/// there. Without an identity that cannot be told.
+async fn continuous(
+    catalog: &Catalog,
+    wal: &StoredWal,
+    histories: &Histories,
+    size: SegmentSize,
+) -> Result<Stored> {
     let stored = wal.by_number(size);
     let ranges = coverage::timeline_ranges(&stored, histories, size);
+    if ranges.iter().all(|range| range.missing_count == 0) {
+        return Ok(stored);
+    }
+    match catalog.sound_backups().await {
+        Ok((backups, _)) => Ok(without_islands(stored, &backups, histories, size)),
+        Err(error) if error.kind() == Kind::Key => Ok(stored),
+        Err(error) => Err(error),
+    }
+}
+
+fn without_islands(
+    mut stored: Stored,
+    backups: &[Backup],
+    histories: &Histories,
+    size: SegmentSize,
+) -> Stored {
+    let needed = |timeline: TimelineId, segno: u64| {
+        backups.iter().any(|backup| {
+            let facts = &backup.facts;
+            let own = facts.timeline == timeline.get()
+                || TimelineId::new(facts.timeline)
+                    .ok()
+                    .and_then(|own| histories.get(&own))
+                    .is_some_and(|line| line.contains(timeline));
+            own && (facts.start_lsn.segno(size)..=last_segno_before(facts.stop_lsn, size)).contains(&segno)
+        })
+    };
+    let newest = stored.keys().max().copied();
+    for (timeline, segments) in &mut stored {
+        let mut runs: Vec<Vec<u64>> = Vec::new();
+        for segno in segments.iter() {
+            match runs.last_mut() {
+                Some(run) if run.last().is_some_and(|last| last + 1 == *segno) => run.push(*segno),
+                _ => runs.push(vec![*segno]),
+            }
+        }
+        // The WAL of today is never an island.
+        let today = if Some(*timeline) == newest { runs.pop() } else { None };
+        runs.retain(|run| !run.iter().all(|segno| needed(*timeline, *segno)));
+        *segments = runs.into_iter().chain(today).flatten().collect();
+    }
+    stored
+}
+
+fn summaries(
+    wal: &StoredWal,
+    stored: &Stored,
+    histories: &Histories,
+    size: SegmentSize,
+) -> Result<Vec<TimelineSummary>> {
+    let ranges = coverage::timeline_ranges(stored, histories, size);
     let all: BTreeSet<TimelineId> = wal.segments.keys().chain(&wal.histories).copied().collect();
     let names = |names: &[SegmentName]| names.iter().map(SegmentName::to_string).collect::<Vec<_>>();
     let summary = |timeline: &TimelineId| {

@@ -1,5 +1,7 @@
-//! What no promise needs: what dead writers left behind. Whole backups and WAL are never touched.
+//! What no promise needs: what dead writers left behind, and what the rules of retention do not want any more.
 
+pub mod delete;
+pub mod expire;
 mod plan;
 
 use std::collections::BTreeMap;

@@ -47,7 +47,12 @@ impl Limits {
 
     /// Whether any backup may be running: it may point to packs of others, whose manifests are gone by now.
     pub fn is_any_alive(&self, leases: &[Lease]) -> bool {
-        leases.iter().any(|lease| self.lasts(lease))
+        self.first_alive(leases).is_some()
+    }
+
+    /// A lease of a backup that may be running.
+    pub(super) fn first_alive<'a>(&self, leases: &'a [Lease]) -> Option<&'a Lease> {
+        leases.iter().find(|lease| self.lasts(lease))
     }
 
     fn lasts(&self, lease: &Lease) -> bool {

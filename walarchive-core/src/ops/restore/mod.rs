@@ -17,17 +17,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use layout::TablespaceMapping;
-pub use plan::{Candidate, Found, Inventory, Plan, Wish, candidates};
+pub use plan::{Candidate, Found, Plan, Wish, candidates};
 pub use probe::probe;
 pub use recovery::{Action, Recovery, restore_command};
 pub use target::{Target, TimelineChoice};
 
 use self::layout::Layout;
-use crate::archive::{Backup, BackupId, Catalog, scan};
+use crate::archive::{BackupId, Catalog, Inventory, scan};
 use crate::crossing::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
-use crate::wal::{SegmentSize, TimelineHistory, TimelineId, WalName};
+use crate::wal::WalName;
 
 /// A restore that was asked for.
 pub struct RestoreRequest {
@@ -58,34 +58,10 @@ pub struct Restored {
     pub notes: Vec<String>,
 }
 
-/// Everything that a plan is made from. Several small reads.
-pub async fn inventory(catalog: &Catalog) -> Result<Inventory> {
-    let (backups, damaged) = catalog.sound_backups().await?;
-    let damaged = damaged.into_iter().map(|(id, error)| (id, error.story())).collect();
-    let wal = catalog.wal().await?;
-    let mut histories = BTreeMap::new();
-    let mut damaged_histories = BTreeMap::new();
-    for timeline in &wal.histories {
-        match catalog.history(*timeline).await {
-            Ok(history) => drop(histories.insert(*timeline, history)),
-            Err(error) if error.kind() == Kind::Damaged => {
-                damaged_histories.insert(*timeline, error.story());
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    histories.entry(TimelineId::FIRST).or_insert_with(TimelineHistory::initial);
-    let segments = match backups.last() {
-        Some(Backup { facts, .. }) => wal.by_number(SegmentSize::new(facts.segment_size)?),
-        None => Default::default(),
-    };
-    Ok(Inventory { backups, segments, histories, damaged, damaged_histories })
-}
-
 /// Plans a restore: chooses the newest backup from which the target can be reached, and proves that the WAL leads
 /// there. Writes nothing.
 pub async fn plan_restore(catalog: &Catalog, wish: &Wish, progress: &dyn Progress) -> Result<Plan> {
-    let inventory = inventory(catalog).await?;
+    let inventory = catalog.inventory().await?;
     let candidates = candidates(&inventory, wish)?;
     let Some(newest) = candidates.first() else {
         return Err(Error::bug("there is no candidate, and no reason"));

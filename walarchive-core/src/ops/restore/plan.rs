@@ -1,30 +1,13 @@
 //! Which backup, which timelines, which WAL: decided, and proven to be there, before anything is written. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::target::{Target, TimelineChoice};
-use crate::archive::{Backup, BackupId};
+use crate::archive::{Backup, BackupId, Inventory};
 use crate::error::{Error, Kind, Result};
 use crate::wal::coverage::{self, ChainCoverage};
 use crate::wal::{Lsn, SegmentSize, TimelineHistory, TimelineId, last_segno_before};
-
-/// What is stored of a cluster, as far as a plan needs to know.
-#[derive(Debug, Clone, Default)]
-pub struct Inventory {
-    /// Backups, oldest first.
-    pub backups: Vec<Backup>,
-    /// Segments by timeline and number.
-    pub segments: BTreeMap<TimelineId, BTreeSet<u64>>,
-    /// Timeline histories, timeline 1's included.
-    pub histories: BTreeMap<TimelineId, TimelineHistory>,
-    /// Backups whose manifests are damaged, and what is wrong with them.
-    pub damaged: BTreeMap<BackupId, String>,
-    /// Timelines whose history files are damaged, and what is wrong with them.
-    pub damaged_histories: BTreeMap<TimelineId, String>,
-}
 
 /// What the WAL was found to say about a target; positions and times that only the WAL's records tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! One backup out of the archive.
+//! Backups out of the archive.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,18 +6,20 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
-use crate::archive::{BackupId, Catalog, Lease, PackName, scan};
+use crate::archive::{BackupId, Catalog, Inventory, Lease, PackName, scan};
 use crate::error::{Error, Kind, Result};
 
 /// A lease is believed so long after its end: clocks differ, and its backup's last request may be on its way.
 const MARGIN: Duration = Duration::from_secs(600);
+/// How many objects are removed at once.
+const AT_ONCE: usize = 8;
 
-/// What deleting a backup removes.
+/// What deleting backups removes.
 #[derive(Debug, Clone)]
 pub struct DeletePlan {
-    /// The backup.
-    pub id: BackupId,
-    /// The packs that it needs and no other backup does, with their stored sizes.
+    /// The backups, oldest first.
+    pub ids: BTreeSet<BackupId>,
+    /// The packs that they need and no other backup does, with their stored sizes.
     pub packs: Vec<(PackName, u64)>,
     /// The packs that others need as well: they stay.
     pub shared: usize,
@@ -30,36 +32,59 @@ pub struct DeletePlan {
 pub struct Deleted {
     /// Packs that were removed.
     pub removed: usize,
-    /// The lease of a backup that may be running, and point to the other packs: they stay until somebody prunes.
+    /// The lease of a backup that may be running, and point to the packs: they stay until somebody prunes.
     pub running: Option<Lease>,
+}
+
+/// Refuses to give up the last backup that can be restored.
+pub fn refuse_the_last(inventory: &Inventory, ids: &BTreeSet<BackupId>) -> Result<()> {
+    let (go, stay): (Vec<_>, Vec<_>) = inventory
+        .backups
+        .iter()
+        .filter(|backup| inventory.is_restorable(backup))
+        .partition(|backup| ids.contains(&backup.id));
+    match go.last() {
+        Some(last) if stay.is_empty() => Err(Error::new(
+            Kind::Busy,
+            format!("backup {} is the last one that can be restored; nothing was deleted", last.id),
+        )
+        .hint("make another one first; --even-the-last gives this one up all the same")),
+        _ => Ok(()),
+    }
 }
 
 /// Plans the deletion. Pinned backups are refused. Needs an identity in an encrypted archive: which packs the other
 /// backups need stands in their manifests.
-pub async fn plan(catalog: &Catalog, id: &BackupId) -> Result<DeletePlan> {
+pub async fn plan(catalog: &Catalog, ids: &BTreeSet<BackupId>) -> Result<DeletePlan> {
     let (backups, damaged) = catalog.sound_backups().await?;
-    if let Some((other, error)) = damaged.iter().find(|(other, _)| other != id) {
+    if let Some((other, error)) = damaged.iter().find(|(other, _)| !ids.contains(other)) {
         return Err(Error::damaged(format!(
             "nothing was deleted: which packs backup {other} needs cannot be told, its manifest is damaged: {}",
             error.story()
         ))
         .hint(format!("'walarchive backup delete {other}' first, if it is given up")));
     }
-    let backup = backups.iter().find(|backup| backup.id == *id);
-    if backup.is_none() && damaged.is_empty() {
+    let known = |id: &BackupId| {
+        backups.iter().any(|backup| backup.id == *id) || damaged.iter().any(|(other, _)| other == id)
+    };
+    if let Some(id) = ids.iter().find(|id| !known(id)) {
         return Err(Error::new(Kind::Absent, format!("there is no backup {id}"))
             .hint("'walarchive backup list' shows what there is"));
     }
-    if backup.is_some_and(|backup| backup.pinned) {
+    if let Some(pinned) = backups.iter().find(|backup| backup.pinned && ids.contains(&backup.id)) {
+        let id = &pinned.id;
         return Err(Error::new(Kind::Busy, format!("backup {id} is pinned; nothing was deleted"))
             .hint(format!("'walarchive backup unpin {id}' first, if it is to go")));
     }
     let others: BTreeSet<_> =
-        backups.iter().map(|backup| backup.id.clone()).filter(|other| other != id).collect();
+        backups.iter().map(|backup| backup.id.clone()).filter(|other| !ids.contains(other)).collect();
     let needed = catalog.needed_packs(&others).await?;
-    let (keep, go): (Vec<_>, Vec<_>) =
-        packs_of(catalog, id).await?.into_iter().partition(|(name, _)| needed.contains(name));
-    Ok(DeletePlan { id: id.clone(), packs: go, shared: keep.len(), others })
+    let mut packs = BTreeMap::new();
+    for id in ids {
+        packs.extend(packs_of(catalog, id).await?);
+    }
+    let (keep, go): (Vec<_>, Vec<_>) = packs.into_iter().partition(|(name, _)| needed.contains(name));
+    Ok(DeletePlan { ids: ids.clone(), packs: go, shared: keep.len(), others })
 }
 
 /// The packs that a backup wrote, and those of others that its manifest names.
@@ -73,18 +98,21 @@ async fn packs_of(catalog: &Catalog, id: &BackupId) -> Result<BTreeMap<PackName,
     Ok(packs)
 }
 
-/// Deletes what was planned: the manifest first, so that a deletion that is cut off leaves no backup that cannot be
-/// restored. Then its packs, unless a backup that is running, or was committed since the plan was made, may need them.
+/// Deletes what was planned: the manifests first, so that a deletion that is cut off leaves no backup that cannot be
+/// restored. Then their packs, unless a backup that is running, or was committed since the plan was made, may need them.
 pub async fn run(catalog: &Catalog, plan: &DeletePlan) -> Result<Deleted> {
     let storage = catalog.archive.storage();
-    storage.delete(&catalog.place.manifest(&plan.id)).await?;
-    if catalog.exists(&plan.id).await? {
-        let message =
-            format!("the store says that backup {} is deleted, and still has its manifest", plan.id);
-        return Err(Error::new(Kind::Unreachable, message).on(catalog.place.manifest(&plan.id)));
+    for id in &plan.ids {
+        let key = catalog.place.manifest(id);
+        storage.delete(&key).await?;
+        if catalog.exists(id).await? {
+            let message = format!("the store says that backup {id} is deleted, and still has its manifest");
+            return Err(Error::new(Kind::Unreachable, message).on(key));
+        }
     }
     let marks = catalog.marks().await?;
-    let (own, leases): (Vec<_>, Vec<_>) = marks.leases.into_iter().partition(|lease| lease.backup == plan.id);
+    let (own, leases): (Vec<_>, Vec<_>) =
+        marks.leases.into_iter().partition(|lease| plan.ids.contains(&lease.backup));
     let now = Timestamp::now();
     let lasts = |lease: &Lease| lease.until.checked_add(MARGIN).map_or(true, |end| end > now);
     if let Some(running) = leases.into_iter().find(lasts) {
@@ -98,7 +126,7 @@ pub async fn run(catalog: &Catalog, plan: &DeletePlan) -> Result<Deleted> {
     let keys = go.into_iter().chain(own.into_iter().map(|lease| lease.key));
     futures::stream::iter(keys)
         .map(|key| async move { storage.delete(&key).await })
-        .buffer_unordered(8)
+        .buffer_unordered(AT_ONCE)
         .try_collect::<()>()
         .await?;
     Ok(Deleted { removed, running: None })
