@@ -43,7 +43,7 @@ struct Past {
 impl Past {
     fn new(seed: u64) -> Option<Past> {
         let scratch = Scratch::new();
-        let checksums = seed % 2 == 0;
+        let checksums = seed.is_multiple_of(2);
         let builder = Cluster::builder(&scratch).wal_segment_mib(1).data_checksums(checksums);
         let cluster = builder.conf("autovacuum = off").conf("fsync = off").start()?;
         let mut product = Product::new(&scratch);
