@@ -100,10 +100,15 @@ impl Live {
 fn a_backup_that_is_killed_leaves_nothing() {
     let Some(live) = Live::new() else { return };
     live.cluster.pgbench_init(2);
-    let begun = Instant::now();
-    live.product.ok(&["backup", "create", "--full"]);
-    let whole = begun.elapsed();
+    let one = || {
+        let begun = Instant::now();
+        live.product.ok(&["backup", "create", "--full"]);
+        begun.elapsed()
+    };
+    // The first one waits for what the server has to write.
+    let whole = one().min(one());
     let mut complete = live.backups();
+    let mut killed = 0;
     for (n, number) in [Signal::KILL, Signal::TERM, Signal::INT].into_iter().cycle().take(15).enumerate() {
         let mut backup = live.start_backup("log");
         std::thread::sleep(whole * u32::try_from(n).unwrap() / 16);
@@ -116,11 +121,12 @@ fn a_backup_that_is_killed_leaves_nothing() {
             assert!(ended.is_some() || listed.len() > complete.len(), "0, and nothing is listed");
         } else {
             assert_eq!(listed, complete, "killed by {number:?} after {n}/16: {}", backup.printed());
+            killed += 1;
         }
         complete = listed;
         live.is_left_alone();
     }
-    assert!(complete.len() < 10, "most were faster than their killer: {complete:?}");
+    assert!(killed > 2, "nearly all were faster than their killer: {complete:?}");
     live.backs_up_well();
 }
 

@@ -19,7 +19,8 @@ pub struct HistoryEntry {
 pub struct TimelineHistory {
     /// The timeline whose history this is.
     pub timeline: TimelineId,
-    /// Its ancestors, oldest first; numbers increase, ends never decrease.
+    /// Its ancestors, oldest first; numbers increase, ends never decrease. A timeline that the line does not pass through,
+    /// though its server came from there, begins where it ends.
     pub entries: Vec<HistoryEntry>,
 }
 
@@ -45,8 +46,8 @@ impl TimelineHistory {
     ///
     /// # Errors
     /// [`Damaged`](crate::error::Kind::Damaged) when PostgreSQL would refuse the file or take a wrong line from it: a
-    /// line without timeline and position, numbers that do not increase or reach the timeline's own, positions
-    /// that go back, or no ancestor at all for a timeline above 1.
+    /// line without timeline and position, numbers that do not increase or reach the timeline's own, or no ancestor at all
+    /// for a timeline above 1.
     pub fn parse(timeline: TimelineId, bytes: &[u8]) -> Result<TimelineHistory> {
         let file = format!("{}.history", timeline.hex8());
         if bytes.len() > LONGEST {
@@ -70,6 +71,11 @@ impl TimelineHistory {
                 ))
             })?;
             check_order(timeline, entries.last(), &entry).map_err(at)?;
+            // A recovery that aimed at a timeline and stopped before it began there writes the whole way down, and where it
+            // stopped: nothing behind that is of its past.
+            for earlier in &mut entries {
+                earlier.end = earlier.end.min(entry.end);
+            }
             entries.push(entry);
         }
         if entries.is_empty() && timeline != TimelineId::FIRST {
@@ -149,9 +155,6 @@ fn check_order(own: TimelineId, before: Option<&HistoryEntry>, entry: &HistoryEn
     if entry.timeline <= before.timeline {
         return Err(format!("timeline {} stands after timeline {}", entry.timeline, before.timeline));
     }
-    if entry.end < before.end {
-        return Err(format!("position {} stands after position {}", entry.end, before.end));
-    }
     Ok(())
 }
 
@@ -204,12 +207,23 @@ mod tests {
         assert!(history.is_ancestor_position(tli(4), Lsn(u64::MAX)));
     }
 
+    /// What PostgreSQL writes when recovery followed timeline 2 and stopped before it had begun.
+    #[test]
+    fn a_line_may_end_before_its_ancestor_began() {
+        let history = TimelineHistory::parse(tli(3), b"1\t0/1B00000\tx\n2\t0/1900100\ty\n").unwrap();
+        let size = SegmentSize::new(1 << 20).unwrap();
+        let owners: Vec<_> = [0x18, 0x19, 0x1A, 0x1B].map(|segno| history.owner_of(segno, size).get()).into();
+        assert_eq!(owners, [1, 3, 3, 3]);
+        assert!(history.is_ancestor_position(tli(1), Lsn(0x190_0100)));
+        assert!(!history.is_ancestor_position(tli(1), Lsn(0x190_0101)));
+        assert!(!history.is_ancestor_position(tli(2), Lsn(0x1B0_0100)));
+    }
+
     #[test]
     fn broken_files_are_refused_with_the_line() {
         for (bad, says) in [
             ("1\t0/10\tx\n1\t0/20\ty\n", "line 2"),
             ("2\t0/10\tx\n1\t0/20\ty\n", "stands after timeline 2"),
-            ("1\t0/20\tx\n2\t0/10\ty\n", "stands after position"),
             ("4\t0/20\tx\n", "cannot be an ancestor"),
             ("1\n", "found `1`"),
             ("1\tnonsense\n", "nonsense"),
