@@ -297,6 +297,15 @@ impl Cluster {
         run(self.scratch.command(found).args(args))
     }
 
+    /// Everything in the cluster, as pg_dumpall writes it, but for the key that each run has of its own.
+    pub fn dump(&self) -> String {
+        let output = self.client_command("pg_dumpall").arg("--no-sync").output().expect("run pg_dumpall");
+        assert!(output.status.success(), "{output:#?}");
+        let dump = String::from_utf8(output.stdout).expect("a dump is text");
+        let same = |line: &&str| !line.contains("restrict ") && !line.starts_with("-- Dumped");
+        dump.lines().filter(same).collect::<Vec<_>>().join("\n")
+    }
+
     /// Makes pgbench's tables; a scale of 1 is about 16 MiB.
     pub fn pgbench_init(&self, scale: u32) {
         let mut command = self.client_command("pgbench");

@@ -15,16 +15,6 @@ fn text<'a>(document: &'a Value, key: &str) -> &'a str {
     document[key].as_str().unwrap_or_else(|| panic!("no {key} in {document}"))
 }
 
-/// Everything in the cluster, as pg_dumpall writes it.
-fn dump(cluster: &Cluster) -> String {
-    let output = cluster.client_command("pg_dumpall").arg("--no-sync").output().expect("run pg_dumpall");
-    assert!(output.status.success(), "{output:#?}");
-    let dump = String::from_utf8(output.stdout).expect("a dump is text");
-    // The key of each run's own.
-    let lines = dump.lines().filter(|line| !line.contains("restrict ") && !line.starts_with("-- Dumped"));
-    lines.collect::<Vec<_>>().join("\n")
-}
-
 struct Live {
     scratch: Scratch,
     cluster: Cluster,
@@ -50,7 +40,7 @@ impl Live {
         assert_eq!(output.code, Some(0), "{output:#?}");
         let made = output.json();
         assert_eq!(made["kind"], kind, "{output:#?}");
-        self.made.push((made.clone(), dump(&self.cluster)));
+        self.made.push((made.clone(), self.cluster.dump()));
         made
     }
 
@@ -59,7 +49,7 @@ impl Live {
         let id = text(backup, "id");
         let mut restored = self.product.restore(&self.scratch, &["--backup", id, "--to", "immediate"]);
         restored.start_promoted();
-        assert!(logged(&dump(&restored)) == logged(wanted), "backup {id} is not what the cluster was");
+        assert!(logged(&restored.dump()) == logged(wanted), "backup {id} is not what the cluster was");
         restored.stop(StopMode::Fast);
         fs::remove_dir_all(restored.data_dir()).unwrap();
     }
@@ -163,7 +153,7 @@ impl Live {
         let mut restored = self.product.restore(&self.scratch, &args);
         restored.start_promoted();
         let wanted = wanted.replace(space.to_str().unwrap(), other.to_str().unwrap());
-        assert_eq!(logged(&dump(&restored)), logged(&wanted));
+        assert_eq!(logged(&restored.dump()), logged(&wanted));
         restored.stop(StopMode::Fast);
     }
 }
@@ -314,7 +304,7 @@ fn hosts_that_only_write_make_increments_too() {
     live.cluster.psql("update t set n = n + 1 where n = 5000");
     let next = writer.json(&["backup", "create"]);
     assert_eq!((&full["kind"], &next["kind"]), (&Value::from("full"), &Value::from("incremental")));
-    live.restores(&next, &dump(&live.cluster));
+    live.restores(&next, &live.cluster.dump());
 }
 
 #[test]

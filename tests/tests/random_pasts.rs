@@ -22,13 +22,6 @@ impl Random {
     }
 }
 
-fn dump(cluster: &Cluster) -> String {
-    let output = cluster.client_command("pg_dumpall").arg("--no-sync").output().expect("run pg_dumpall");
-    assert!(output.status.success(), "{output:#?}");
-    let dump = String::from_utf8(output.stdout).expect("a dump is text");
-    dump.lines().filter(|line| !line.contains("restrict ")).collect::<Vec<_>>().join("\n")
-}
-
 struct Past {
     scratch: Scratch,
     cluster: Cluster,
@@ -92,7 +85,7 @@ impl Past {
     fn back_up(&mut self) {
         let full = self.random.below(6) == 0;
         let made = self.product.back_up(&self.cluster, if full { &["--full"] } else { &[] });
-        self.was.insert(made["id"].as_str().expect("an id").to_owned(), dump(&self.cluster));
+        self.was.insert(made["id"].as_str().expect("an id").to_owned(), self.cluster.dump());
     }
 
     fn cut_off(&mut self) {
@@ -103,7 +96,7 @@ impl Past {
         backup.wait(Duration::from_secs(60));
         // One that was faster is a backup like any other.
         for id in self.listed() {
-            let now = dump(&self.cluster);
+            let now = self.cluster.dump();
             self.was.entry(id).or_insert(now);
         }
     }
@@ -164,7 +157,7 @@ impl Past {
                 .product
                 .restore(&self.scratch, &["--backup", &id, "--to", "immediate", "--timeline", "current"]);
             restored.start_promoted();
-            assert!(dump(&restored) == self.was[&id], "backup {id} is not what the cluster was");
+            assert!(restored.dump() == self.was[&id], "backup {id} is not what the cluster was");
             restored.stop(StopMode::Fast);
             fs::remove_dir_all(restored.data_dir()).expect("remove");
         }

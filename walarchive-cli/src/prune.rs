@@ -30,14 +30,21 @@ pub(crate) async fn prune(context: Context, args: PruneArgs) -> Result<u8> {
     plan.problems.extend(problem);
     let mut document = document(&plan);
     document["retention"] = expiry.as_ref().map(retention).unwrap_or_default();
-    let mut summary =
-        format!("{} objects would go, {}; --yes does it", plan.remove.len(), bytes(plan.stored_bytes()));
+    let mut summary = format!(
+        "leftovers of dead programs: {} objects would go, {}; --yes does it",
+        plan.remove.len(),
+        bytes(plan.stored_bytes())
+    );
     document["pruned"] = Value::from(args.yes);
     if args.yes {
         let done = pruning::run(&catalog, &plan, limits).await?;
         document["spared"] = done.spared.iter().map(|id| Value::from(id.as_str())).collect();
         document["removed"] = json!({ "objects": done.removed, "stored_bytes": done.stored_bytes });
-        summary = format!("{} objects removed, {}", done.removed, bytes(done.stored_bytes));
+        summary = format!(
+            "leftovers of dead programs: {} objects removed, {}",
+            done.removed,
+            bytes(done.stored_bytes)
+        );
         for id in &done.spared {
             context.output.warning(&format!("backup {id} has become active: what it left was not touched"));
         }

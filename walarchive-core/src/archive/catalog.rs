@@ -6,7 +6,9 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::info::known_clusters;
 use super::key::ARCHIVE_JSON;
-use super::{Archive, BackupId, ClusterName, Facts, ObjectKind, PackName, Place, SystemId, read_facts};
+use super::{
+    Archive, BackupId, ClusterName, Facts, ObjectKind, PackName, PackRecord, Place, SystemId, read_facts,
+};
 use crate::error::{Error, Kind, Result};
 use crate::wal::{SegmentName, SegmentSize, TimelineHistory, TimelineId, WalName};
 
@@ -235,6 +237,21 @@ impl Catalog {
             None => Err(Error::new(Kind::Absent, format!("there is no backup {id}"))
                 .hint("'walarchive backup list' shows what there is")),
         }
+    }
+
+    /// The first of these packs that is not stored in its length, and the length that is stored. A listing for each backup
+    /// that wrote some of them.
+    pub async fn first_lost<'a>(
+        &self,
+        packs: &'a [PackRecord],
+    ) -> Result<Option<(&'a PackRecord, Option<u64>)>> {
+        let mut stored = BTreeMap::new();
+        for backup in packs.iter().map(|pack| &pack.name.backup).collect::<BTreeSet<_>>() {
+            stored.extend(self.packs(backup).await?);
+        }
+        let found = |pack: &PackRecord| stored.get(&pack.name).copied();
+        let lost = packs.iter().find(|pack| found(pack) != Some(pack.stored));
+        Ok(lost.map(|pack| (pack, found(pack))))
     }
 
     /// The stored packs whose names are well-formed, with their stored sizes.

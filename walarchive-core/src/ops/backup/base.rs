@@ -150,15 +150,8 @@ impl Base {
         {
             return Ok(Err(format!("the last one, {id}, is not in the archive any more")));
         }
-        let mut wanted: BTreeMap<&BackupId, Vec<&PackRecord>> = BTreeMap::new();
-        for pack in &self.packs {
-            wanted.entry(&pack.name.backup).or_default().push(pack);
-        }
-        for (backup, packs) in wanted {
-            let stored = catalog.packs(backup).await?;
-            if let Some(pack) = packs.iter().find(|pack| stored.get(&pack.name) != Some(&pack.stored)) {
-                return Ok(Err(format!("pack {} is not in the archive any more", pack.name)));
-            }
+        if let Some((pack, _)) = catalog.first_lost(&self.packs).await? {
+            return Ok(Err(format!("pack {} is not in the archive any more", pack.name)));
         }
         Ok(Ok(()))
     }

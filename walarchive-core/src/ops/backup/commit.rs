@@ -1,6 +1,6 @@
 //! The end of a backup: its manifest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::base::{Base, EARLIER};
@@ -146,14 +146,9 @@ impl Run {
 
     /// Proves that all packs of the manifest are stored, earlier backups' as well.
     async fn prove_stored(&self, packs: &[PackRecord]) -> Result<()> {
-        let catalog = self.catalog();
-        let mut stored = BTreeMap::new();
-        for backup in packs.iter().map(|pack| &pack.name.backup).collect::<BTreeSet<_>>() {
-            stored.extend(catalog.packs(backup).await?);
-        }
-        match packs.iter().find(|pack| stored.get(&pack.name) != Some(&pack.stored)) {
+        match self.catalog().first_lost(packs).await? {
             None => Ok(()),
-            Some(pack) => Err(Error::new(
+            Some((pack, _)) => Err(Error::new(
                 Kind::Busy,
                 format!(
                     "backup {} is not committed: its pack {} is not in the archive any more",

@@ -12,7 +12,6 @@ mod recovery;
 mod target;
 mod write;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -138,14 +137,10 @@ async fn refuse_ambiguous(
 /// Proves that everything that the backup consists of is stored, in its length.
 async fn prove_packs(catalog: &Catalog, id: &BackupId) -> Result<()> {
     let (manifest, ()) = scan(&catalog.archive, &catalog.place, id, ()).await?;
-    let mut stored = BTreeMap::new();
-    for backup in manifest.packs.iter().map(|pack| &pack.name.backup).collect::<BTreeSet<_>>() {
-        stored.extend(catalog.packs(backup).await?);
-    }
-    match manifest.packs.iter().find(|pack| stored.get(&pack.name) != Some(&pack.stored)) {
+    match catalog.first_lost(&manifest.packs).await? {
         None => Ok(()),
-        Some(pack) => {
-            let wrong = match stored.get(&pack.name) {
+        Some((pack, found)) => {
+            let wrong = match found {
                 None => "is missing".to_owned(),
                 Some(found) => format!("has {found} bytes where {} belong", pack.stored),
             };

@@ -24,7 +24,9 @@ pub(in crate::ops::backup) struct Spool {
 impl Spool {
     /// Begins a state in the directory `dir`.
     pub(in crate::ops::backup) fn begin(dir: &Path, header: &Header) -> Result<Spool> {
-        files::make_dirs(dir, 0o700)?;
+        files::make_dirs(dir, 0o700).map_err(|error| {
+            error.hint("make it for this user, or name another place: state_dir, WALARCHIVE_STATE_DIR")
+        })?;
         let path = dir.join(format!("{RUNNING}{}", header.id));
         let failed = |error| failed(Some(&path), error);
         let file = OpenOptions::new()
