@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use walarchive_tests::{Background, Cluster, Product, Scratch, StopMode, kill_tree};
+use walarchive_tests::{Background, Cluster, Product, Scratch, StopMode, kill_tree, postgres_major};
 
 const STEPS: usize = 24;
 
@@ -71,7 +71,10 @@ impl Past {
             3 => format!("delete from t{table} where n % 3 = 0"),
             4 => format!("insert into t{table} select n, 'x' from generate_series(1, {rows}) n"),
             5 => format!("select count(*) from t{table}"),
-            6 => format!("create database d{table}_{} strategy file_copy", self.next + rows),
+            6 => {
+                let strategy = if postgres_major() < Some(15) { "" } else { "strategy file_copy" };
+                format!("create database d{table}_{} {strategy}", self.next + rows)
+            }
             7 => format!("alter table t{table} alter t type varchar"),
             8 => {
                 self.tables.retain(|known| *known != table);
