@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use walarchive_tests::trace::Strace;
 use walarchive_tests::{
-    Background, Cluster, Output, Product, Scratch, StopMode, kill_tree, sample, wait_until,
+    Background, Cluster, Output, Product, Scratch, StopMode, kill_tree, sample, verify_backup, wait_until,
 };
 
 const LONG: Duration = Duration::from_secs(60);
@@ -317,11 +317,13 @@ impl Lost {
         let again = Output::of(&self.restore().output().unwrap());
         assert_eq!(again.code, Some(3), "{when}: {again:?}");
         assert!(again.stderr.contains("empty"), "{when}: {again:?}");
-        if complete {
-            self.starts(&target);
-        } else {
+        if !complete {
             self.refuses_to_start(&target, when);
+            let done = Output::of(&self.restore().arg("--delta").output().unwrap());
+            assert_eq!(done.code, Some(0), "{when}, gone on with: {done:?}");
+            verify_backup(&self.scratch, &target);
         }
+        self.starts(&target);
         fs::remove_dir_all(&target).unwrap();
         !complete
     }

@@ -206,6 +206,8 @@ pub enum BackupCommand {
         #[arg(value_parser = backup_id)]
         id: BackupId,
     },
+    /// Take files, directories or relations out of a backup, reading only what they consist of
+    Extract(ExtractArgs),
     /// Keep a backup whatever retention says
     Pin {
         /// Its id, as 'backup list' shows it
@@ -251,6 +253,22 @@ pub struct CreateArgs {
     pub spread_checkpoint: bool,
 }
 
+#[derive(Debug, Args)]
+pub struct ExtractArgs {
+    /// Its id, as 'backup list' shows it
+    #[arg(value_parser = backup_id)]
+    pub id: BackupId,
+    /// Paths relative to the data directory; a relation's, as pg_relation_filepath() gives it, stands for all its files
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Where they go, by their paths
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub target_dir: PathBuf,
+    /// How many stretches of files are written at once
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: u16,
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() && text.len() <= 1024 => Ok((key.to_owned(), value.to_owned())),
@@ -280,9 +298,20 @@ pub enum CheckCommand {
 
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
-    /// The new data directory: absent or empty
+    /// The data directory: absent or empty, or, with --delta, the cluster's own
     #[arg(long, value_name = "DIR")]
     pub target_dir: PathBuf,
+    /// Make the cluster in the target directory the one of the backup: rewrite what differs, remove what the backup does
+    /// not have. Its pg_control must prove that it is this cluster, and its server be stopped
+    #[arg(long)]
+    pub delta: bool,
+    /// With --delta: the directory is this cluster's, although nothing in it proves that
+    #[arg(long, requires = "delta")]
+    pub yes: bool,
+    /// Bring back only this database (and postgres, template0, template1); can be said several times. The others can only
+    /// be dropped afterwards
+    #[arg(long, value_name = "DATABASE")]
+    pub only_database: Vec<String>,
     /// Which backup to start from; by default the newest that leads to the target
     #[arg(long, value_name = "ID|latest", default_value = "latest")]
     pub backup: String,

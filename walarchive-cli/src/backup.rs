@@ -5,9 +5,10 @@ use walarchive_core::archive::{Backup, BackupId, scan};
 use walarchive_core::ops::backup::{BackupRequest, create as make};
 use walarchive_core::ops::pin as pins;
 use walarchive_core::ops::prune::delete as deletion;
+use walarchive_core::ops::restore::{ExtractRequest, extract as take_out};
 use walarchive_core::{Error, Kind, Result};
 
-use crate::args::CreateArgs;
+use crate::args::{CreateArgs, ExtractArgs};
 use crate::output::{bytes, table};
 use crate::run::Context;
 
@@ -20,7 +21,7 @@ pub(crate) fn entry(backup: &Backup) -> Value {
         "started_at": facts.started_at, "finished_at": facts.finished_at,
         "start_lsn": facts.start_lsn, "stop_lsn": facts.stop_lsn,
         "data_bytes": facts.data_bytes, "stored_bytes": facts.stored_bytes, "files": facts.files,
-        "damaged_pages": facts.damaged_pages, "tablespaces": facts.tablespaces,
+        "damaged_pages": facts.damaged_pages, "tablespaces": facts.tablespaces, "databases": facts.databases,
         "pinned": backup.pinned, "labels": facts.labels,
     })
 }
@@ -141,6 +142,28 @@ pub(crate) async fn show(context: Context, id: BackupId) -> Result<u8> {
     let backup = catalog.backup(&id).await?;
     scan(&catalog.archive, &catalog.place, &id, ()).await?;
     context.output.result(&entry(&backup), || told(&backup))?;
+    Ok(0)
+}
+
+/// `backup extract`
+pub(crate) async fn extract(context: Context, args: ExtractArgs) -> Result<u8> {
+    let archive = context.archive().await?;
+    let request = ExtractRequest {
+        catalog: context.catalog(&archive).await?,
+        id: args.id.clone(),
+        paths: args.paths,
+        target_dir: args.target_dir.clone(),
+        jobs: usize::from(args.jobs),
+        progress: context.progress.clone(),
+    };
+    let done = take_out(request).await?;
+    let document = json!({
+        "backup": args.id.as_str(), "target_dir": args.target_dir, "files": done.files, "bytes": done.bytes,
+    });
+    context.output.result(&document, || {
+        let (files, dir) = (done.files.len(), args.target_dir.display());
+        format!("{files} files, {}, of backup {} are in {dir}", bytes(done.bytes), args.id)
+    })?;
     Ok(0)
 }
 

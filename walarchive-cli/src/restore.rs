@@ -1,8 +1,9 @@
 //! Restores.
 
 use serde_json::json;
+use walarchive_core::archive::Catalog;
 use walarchive_core::ops::restore::{
-    Plan, Recovery, RestoreRequest, Wish, plan_restore, restore as carry_out, restore_command,
+    Delta, Plan, Recovery, RestoreRequest, Wish, plan_restore, restore as carry_out, restore_command,
 };
 use walarchive_core::{Error, Result};
 
@@ -19,31 +20,23 @@ pub(crate) async fn restore(context: Context, args: RestoreArgs) -> Result<u8> {
         "latest" => None,
         id => Some(id.parse()?),
     };
-    let wish = Wish { target: args.to, backup, timeline: args.timeline };
+    let wish = Wish { target: args.to.clone(), backup, timeline: args.timeline };
     if args.dry_run {
         let plan = plan_restore(&catalog, &wish, context.progress.as_ref()).await?;
         context.output.result(&plan, || told(&plan))?;
         return Ok(0);
     }
-    let (config, mut variables) = context.settings.for_restore_command()?;
-    if !variables.iter().any(|(name, _)| *name == "WALARCHIVE_CLUSTER") && config.is_none() {
-        variables.push(("WALARCHIVE_CLUSTER", catalog.place.cluster.to_string()));
-    }
-    let program = program(context.settings.envdir())?;
-    if context.settings.envdir().is_none() {
-        tell_of_credentials(&context);
-    }
-    let words: Vec<&str> = program.iter().map(String::as_str).collect();
-    let recovery = Recovery {
-        restore_command: restore_command(&words, &variables, config.as_deref()),
-        exclusive: args.exclusive,
-        action: args.action,
-        standby: args.standby,
-    };
+    let recovery = recovery(&context, &args, &catalog)?;
     let request = RestoreRequest {
         catalog,
         wish,
         target_dir: args.target_dir.clone(),
+        delta: match (args.delta, args.yes) {
+            (false, _) => Delta::Refused,
+            (true, false) => Delta::Proven,
+            (true, true) => Delta::Confirmed,
+        },
+        only_databases: args.only_database,
         tablespaces: args.tablespace,
         recovery,
         jobs: usize::from(args.jobs),
@@ -68,6 +61,25 @@ pub(crate) async fn restore(context: Context, args: RestoreArgs) -> Result<u8> {
         context.output.warning(note);
     }
     Ok(0)
+}
+
+/// What the restored server's recovery is told.
+fn recovery(context: &Context, args: &RestoreArgs, catalog: &Catalog) -> Result<Recovery> {
+    let (config, mut variables) = context.settings.for_restore_command()?;
+    if !variables.iter().any(|(name, _)| *name == "WALARCHIVE_CLUSTER") && config.is_none() {
+        variables.push(("WALARCHIVE_CLUSTER", catalog.place.cluster.to_string()));
+    }
+    let program = program(context.settings.envdir())?;
+    if context.settings.envdir().is_none() {
+        tell_of_credentials(context);
+    }
+    let words: Vec<&str> = program.iter().map(String::as_str).collect();
+    Ok(Recovery {
+        restore_command: restore_command(&words, &variables, config.as_deref()),
+        exclusive: args.exclusive,
+        action: args.action,
+        standby: args.standby,
+    })
 }
 
 fn told(plan: &Plan) -> String {

@@ -165,6 +165,7 @@ fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Wal(WalCommand::Show { name }) => block_on(wal::show(context, name)),
         Command::Backup(BackupCommand::Create(args)) => block_on(backup::create(context, args)),
         Command::Backup(BackupCommand::List) => block_on(backup::list(context)),
+        Command::Backup(BackupCommand::Extract(args)) => block_on(backup::extract(context, args)),
         Command::Backup(BackupCommand::Show { id }) => block_on(backup::show(context, id)),
         Command::Backup(BackupCommand::Pin { id }) => block_on(backup::pin(context, id, true)),
         Command::Backup(BackupCommand::Unpin { id }) => block_on(backup::pin(context, id, false)),

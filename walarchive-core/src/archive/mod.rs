@@ -25,7 +25,7 @@ pub use inventory::Inventory;
 pub use key::{BackupId, ClusterName, PackName, Place, SystemId};
 pub use leftover::{Lease, Marks};
 pub use manifest::{
-    Facts, FileRecord, Line, Manifest, ManifestWriter, PackRecord, Tablespace, Visitor, read_facts,
+    Database, Facts, FileRecord, Line, Manifest, ManifestWriter, PackRecord, Tablespace, Visitor, read_facts,
     safe_path, scan,
 };
 pub use object::{Content, ObjectReader, Outside, Stored, Taker};

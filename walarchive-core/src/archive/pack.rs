@@ -168,6 +168,11 @@ impl FrameEntry {
         self.plain / PAGE as u32
     }
 
+    #[cfg(test)]
+    pub(crate) fn at(at: u64, stored: u32, pages: u32) -> FrameEntry {
+        FrameEntry { at, stored, plain: pages * PAGE as u32, digest: [0; 32] }
+    }
+
     /// Unpacks the frame's stored bytes and appends its data to `out`.
     pub fn unpack(&self, stored: &[u8], framer: &mut dyn Framer, out: &mut Vec<u8>) -> Result<()> {
         if blake3::hash(stored).as_bytes() != &self.digest {

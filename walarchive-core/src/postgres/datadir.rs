@@ -49,7 +49,8 @@ pub const RESTORE_MARKER: &str = "walarchive.restoring";
 const PREFIXES: [&str; 2] = ["pg_internal.init", "pgsql_tmp"];
 const ESSENTIAL: [&str; 8] =
     ["base", "global", "pg_commit_ts", "pg_logical", "pg_multixact", "pg_stat", "pg_twophase", "pg_xact"];
-const TABLESPACES: &str = "pg_tblspc";
+/// Where the links to tablespaces are.
+pub const TABLESPACES: &str = "pg_tblspc";
 
 /// Reads pg_control, again and again while the server is in the middle of writing it.
 pub fn read_control(data_dir: &Path) -> Result<(ControlFile, Vec<u8>)> {
@@ -85,6 +86,21 @@ pub fn runs_server_started_at(data_dir: &Path, started: i64) -> bool {
     let text = String::from_utf8_lossy(&text).into_owned();
     let noted = text.lines().nth(2).and_then(|line| line.trim().parse::<i64>().ok());
     noted.is_some_and(|noted| noted.abs_diff(started) <= START_SLACK)
+}
+
+/// The process that `postmaster.pid` of a data directory names, if there is such a process; it may be another program's.
+pub fn running_server(data_dir: &Path) -> Result<Option<i32>> {
+    let path = data_dir.join("postmaster.pid");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = files::read(&path, CONTROL_MAX)?;
+    let first =
+        String::from_utf8_lossy(&text).lines().next().and_then(|line| line.trim().parse::<i32>().ok());
+    // A server that runs for a single user notes its number below zero.
+    let process = first.and_then(|pid| rustix::process::Pid::from_raw(pid.checked_abs()?));
+    let is_alive = |pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH);
+    Ok(process.filter(|pid| is_alive(*pid)).map(|pid| pid.as_raw_nonzero().get()))
 }
 
 /// A directory or file to be copied.

@@ -28,6 +28,8 @@ pub struct ServerFacts {
     pub wal_level: String,
     /// Whether pages have checksums.
     pub page_checksums: bool,
+    /// Its databases, by number and name. A name that cannot be read as text is left out.
+    pub databases: Vec<(u32, String)>,
     /// Its clock.
     pub now: Timestamp,
     /// When it was started, in Unix seconds.
@@ -188,6 +190,10 @@ fn look(client: &mut Client) -> Result<ServerFacts> {
             &[],
         )
         .map_err(|error| failed("asking for its settings", error))?;
+    let databases = client
+        .query("SELECT oid, datname::text AS name FROM pg_database ORDER BY oid", &[])
+        .map_err(|error| failed("asking for its databases", error))?;
+    let database = |row: &Row| Some((row.try_get("oid").ok()?, row.try_get("name").ok()?));
     let number: i32 = row.get("number");
     let major = (number / 10_000).max(0) as u32;
     if major < 13 {
@@ -205,6 +211,7 @@ fn look(client: &mut Client) -> Result<ServerFacts> {
         archive_mode: row.get("archive_mode"),
         wal_level: row.get("wal_level"),
         page_checksums: row.get::<_, String>("checksums") == "on",
+        databases: databases.iter().filter_map(database).collect(),
         now: time(&row, "now_us")?,
         started: row.get("started"),
     })

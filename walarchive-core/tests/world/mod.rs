@@ -65,6 +65,7 @@ impl Made {
             files: 0,
             damaged_pages: 0,
             tablespaces: vec![],
+            databases: Vec::new(),
             labels: BTreeMap::new(),
             created_by: "test".into(),
         };

@@ -63,6 +63,9 @@ pub struct Facts {
     pub damaged_pages: u64,
     /// Tablespaces other than the built-in ones.
     pub tablespaces: Vec<Tablespace>,
+    /// The databases, by number and name; empty in backups of versions that did not note them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<Database>,
     /// The user's labels.
     pub labels: BTreeMap<String, String>,
     /// Program and version.
@@ -76,6 +79,15 @@ pub struct Tablespace {
     pub oid: u32,
     /// Where it was.
     pub location: PathBuf,
+}
+
+/// A database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Database {
+    /// Its object identifier, the name of its directory below `base`.
+    pub oid: u32,
+    /// Its name when the backup began.
+    pub name: String,
 }
 
 impl Facts {

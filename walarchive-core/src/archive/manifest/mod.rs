@@ -5,7 +5,7 @@ mod line;
 mod read;
 mod write;
 
-pub use facts::{Facts, Tablespace};
+pub use facts::{Database, Facts, Tablespace};
 pub use line::{FileRecord, Line, PackRecord, safe_path};
 pub use read::{Manifest, Visitor, read_facts, scan};
 pub use write::ManifestWriter;

@@ -6,11 +6,17 @@ use std::sync::Arc;
 use super::base::{Base, EARLIER};
 use super::state::{Remembered, Spool};
 use super::{BackupDone, Parts, Run, lease};
-use crate::archive::{Backup, BackupId, Facts, Line, ManifestWriter, ObjectKind, PackRecord, Tablespace};
+use crate::archive::{
+    Backup, BackupId, Database, Facts, Line, ManifestWriter, ObjectKind, PackRecord, Tablespace,
+};
 use crate::codec::PlainSink;
 use crate::crossing::{Bridge, blocking};
 use crate::error::{Error, Kind, Result};
 use crate::wal::Lsn;
+
+/// Bytes of names that the facts list, with what JSON adds to each.
+const DATABASES_MAX: usize = 128 * 1024;
+const DATABASE_OVERHEAD: usize = 32;
 
 impl Parts {
     /// All packs in the order of the manifest: this backup's, then those of earlier ones.
@@ -57,6 +63,7 @@ impl Run {
             tablespaces: tablespaces
                 .map(|link| Tablespace { oid: link.oid, location: link.location.clone() })
                 .collect(),
+            databases: self.databases(),
             labels: self.request.labels.clone(),
             created_by: format!("walarchive {}", env!("CARGO_PKG_VERSION")),
         }
@@ -142,6 +149,15 @@ impl Run {
             base.map_or(Ok(()), |base| base.forget_cut_off())
         })
         .await
+    }
+
+    /// The server's databases, unless they are so many that the facts could not be read at one go.
+    fn databases(&self) -> Vec<Database> {
+        let known = &self.server.databases;
+        if known.iter().map(|(_, name)| name.len() + DATABASE_OVERHEAD).sum::<usize>() > DATABASES_MAX {
+            return Vec::new();
+        }
+        known.iter().map(|(oid, name)| Database { oid: *oid, name: name.clone() }).collect()
     }
 
     /// Proves that all packs of the manifest are stored, earlier backups' as well.

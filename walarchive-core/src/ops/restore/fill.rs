@@ -1,170 +1,294 @@
-//! Files, filled by several workers at once and proven by their checksums.
+//! Workers: they fetch frames ahead, put regions together in memory and write them.
 
-use std::collections::BTreeMap;
-use std::fs::{File, FileTimes, OpenOptions, Permissions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::Receiver;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
 
-use super::packs::{Framers, LastFrame, Packs};
-use crate::archive::{Extent, FileRecord, PAGE};
+use bytes::Bytes;
+
+use super::buffer::Buffer;
+use super::file::{mismatch, pages};
+use super::give::Tasks;
+use super::packs::{Flight, Packs};
+use super::region::{self, FrameId, Piece, REGION, Read, Use, Uses};
+use crate::archive::{FileRecord, PAGE};
+use crate::codec::Framer;
+use crate::crossing::blocking;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
-/// A worker takes so much of a large file at once, in pages.
-pub(super) const STRETCH: u32 = (64 << 20) / PAGE as u32;
+/// Reads that a worker has under way.
+const AHEAD: usize = 3;
+/// Each job unpacks while another worker of it waits for the disk.
+const WORKERS_PER_JOB: usize = 2;
+const TASKS_WAITING: usize = 4;
 
-pub(super) fn mismatch(path: &Path) -> Error {
-    Error::damaged(format!("the restored content of {} does not match its checksum", path.display()))
+/// Pieces of files for one worker.
+pub(super) type Task = Vec<Piece>;
+
+/// What all workers of a restore share.
+struct Shared {
+    packs: Arc<Packs>,
+    tasks: Mutex<Receiver<Task>>,
+    stop: Arc<AtomicBool>,
+    progress: Arc<dyn Progress>,
 }
 
-/// A stretch of a file to be written.
-pub(super) struct Task {
-    pub(super) file: Arc<OpenFile>,
-    pub(super) from: u32,
-    pub(super) to: u32,
+/// Fills the files that `give` puts among the tasks. Gives the bytes that were written.
+pub(super) async fn fill<F: Future<Output = Result<()>>>(
+    packs: Arc<Packs>,
+    jobs: usize,
+    progress: Arc<dyn Progress>,
+    give: impl FnOnce(Tasks) -> F,
+) -> Result<u64> {
+    let (sender, receiver) = sync_channel(TASKS_WAITING);
+    let stop = Arc::new(AtomicBool::new(false));
+    let shared = Arc::new(Shared { packs, tasks: Mutex::new(receiver), stop: stop.clone(), progress });
+    let worker = |_| {
+        let worker = Worker::new(shared.clone());
+        blocking(move || worker.run())
+    };
+    let workers: Vec<_> = (0..jobs * WORKERS_PER_JOB).map(worker).collect();
+    // When all workers are gone, nobody is to wait for one.
+    drop(shared);
+    let (given, written) = futures::join!(give(Tasks::new(sender, stop)), futures::future::join_all(workers));
+    // A worker that fails stops the giver: its error is the cause.
+    let written = written.into_iter().collect::<Result<Vec<u64>>>()?;
+    given?;
+    Ok(written.into_iter().sum())
 }
 
-/// A file that several workers may be writing.
-pub(super) struct OpenFile {
-    record: FileRecord,
-    file: File,
-    path: PathBuf,
-    /// CRC-32C of each stretch that is written, by its first page, and how many are missing.
-    parts: Mutex<BTreeMap<u32, (u32, u64)>>,
-    missing: AtomicU64,
-}
-
-impl OpenFile {
-    pub(super) fn create(path: PathBuf, record: FileRecord) -> Result<OpenFile> {
-        let failed = |error| Error::io(format!("cannot write {}", path.display()), error).on(path.display());
-        let file =
-            OpenOptions::new().write(true).create_new(true).mode(record.mode).open(&path).map_err(failed)?;
-        file.set_permissions(Permissions::from_mode(record.mode)).map_err(failed)?;
-        file.set_len(record.size).map_err(failed)?;
-        let stretches = u64::from(pages(&record)).div_ceil(u64::from(STRETCH)).max(1);
-        Ok(OpenFile { record, file, path, parts: Mutex::default(), missing: AtomicU64::new(stretches) })
+/// The content of a small file.
+pub(super) fn read_small(packs: &Packs, record: &FileRecord) -> Result<Vec<u8>> {
+    let (pages, mut uses) = (pages(record), Uses::new());
+    add_uses(&mut uses, packs, record, 0..pages, 0)?;
+    let mut bytes = vec![0; pages as usize * PAGE];
+    for (id, wanted) in &uses {
+        let mut flight = Flight::default();
+        flight.begin(packs, id.0, id.1..id.1 + 1)?;
+        let (stored, pack) = (flight.next(packs)?, packs.get(id.0)?);
+        let entry = pack.frames().get(id.1).ok_or_else(|| Error::bug("a frame went missing"))?;
+        let mut data = Vec::new();
+        entry.unpack(&stored, pack.framer()?.as_mut(), &mut data).map_err(|error| error.on(pack.key()))?;
+        copy_pages(wanted, &data, &mut bytes)?;
     }
-
-    /// A stretch is written; the last one proves the whole.
-    fn done(&self, from: u32, crc: u32, len: u64) -> Result<()> {
-        let poisoned = |_| Error::bug("a worker died with a file");
-        self.parts.lock().map_err(poisoned)?.insert(from, (crc, len));
-        if self.missing.fetch_sub(1, Ordering::AcqRel) > 1 {
-            return Ok(());
-        }
-        let parts = self.parts.lock().map_err(poisoned)?;
-        let all = parts.values().fold(0, |all, (crc, len)| crc32c::crc32c_combine(all, *crc, *len as usize));
-        if all != self.record.crc32c {
-            return Err(mismatch(&self.record.path).on(self.path.display()));
-        }
-        let times = FileTimes::new().set_modified(SystemTime::from(self.record.mtime));
-        self.file
-            .set_times(times)
-            .map_err(|error| Error::io(format!("cannot set the time of {}", self.path.display()), error))
+    bytes.truncate(record.size as usize);
+    if crc32c::crc32c(&bytes) != record.crc32c {
+        return Err(mismatch(&record.path));
     }
+    Ok(bytes)
 }
 
-pub(super) fn pages(record: &FileRecord) -> u32 {
-    u32::try_from(record.size.div_ceil(PAGE as u64)).unwrap_or(u32::MAX)
+fn copy_pages(uses: &[Use], data: &[u8], bytes: &mut [u8]) -> Result<()> {
+    for wanted in uses {
+        let len = wanted.count as usize * PAGE;
+        let (from, to) = (wanted.first as usize * PAGE, wanted.to as usize * PAGE);
+        let (from, to) = (data.get(from..from + len), bytes.get_mut(to..to + len));
+        let (from, to) = from.zip(to).ok_or_else(|| Error::bug("a frame does not fit its region"))?;
+        to.copy_from_slice(from);
+    }
+    Ok(())
 }
 
 /// Fills files with what their packs hold.
-pub(super) struct Worker {
-    pub(super) packs: Arc<Packs>,
-    pub(super) tasks: Arc<Mutex<Receiver<Task>>>,
-    pub(super) stop: Arc<AtomicBool>,
-    pub(super) progress: Arc<dyn Progress>,
-    pub(super) framers: Framers,
-    pub(super) last: LastFrame,
-    pub(super) written: u64,
+struct Worker {
+    shared: Arc<Shared>,
+    buffer: Buffer,
+    framers: BTreeMap<&'static str, Box<dyn Framer>>,
+    /// Frames of the last region that this one needs as well.
+    held: BTreeMap<FrameId, Vec<u8>>,
+    spare: Vec<u8>,
+    written: u64,
+}
+
+/// A region, where its pages are, and how they are fetched.
+struct Planned {
+    pieces: Vec<Piece>,
+    uses: Uses,
+    reads: Vec<Read>,
+    /// The frames that the next region needs.
+    keep: BTreeSet<FrameId>,
 }
 
 impl Worker {
-    pub(super) fn run(mut self) -> Result<u64> {
+    fn new(shared: Arc<Shared>) -> Worker {
+        let buffer = Buffer::new(REGION as usize * PAGE);
+        Worker {
+            shared,
+            buffer,
+            framers: BTreeMap::new(),
+            held: BTreeMap::new(),
+            spare: Vec::new(),
+            written: 0,
+        }
+    }
+
+    /// Works until there are no more tasks; gives how many bytes it wrote.
+    fn run(mut self) -> Result<u64> {
         loop {
-            let task = match self.tasks.lock() {
+            let task = match self.shared.tasks.lock() {
                 Ok(tasks) => tasks.recv(),
                 Err(_) => return Err(Error::bug("a worker died")),
             };
             let Ok(task) = task else { return Ok(self.written) };
-            if self.stop.load(Ordering::Relaxed) {
+            if self.shared.stop.load(Ordering::Relaxed) {
                 continue;
             }
-            if let Err(error) = self.fill(&task) {
-                self.stop.store(true, Ordering::Relaxed);
+            if let Err(error) = self.task(task) {
+                self.shared.stop.store(true, Ordering::Relaxed);
                 return Err(error);
             }
         }
     }
 
-    fn fill(&mut self, task: &Task) -> Result<()> {
-        let record = &task.file.record;
-        let (start, end) =
-            (u64::from(task.from) * PAGE as u64, (u64::from(task.to) * PAGE as u64).min(record.size));
-        let mut writing =
-            Writing { file: &task.file, at: start, crc: 0, pending: Vec::new(), pending_at: start };
-        for (extent, skipped) in record.extents.within(task.from, task.to) {
-            let extent = Extent { first: extent.first + skipped, ..extent };
-            self.packs.pages(&extent, &mut self.framers, &mut self.last, &mut |page, bytes| {
-                writing.page(u64::from(page) * PAGE as u64, bytes)
-            })?;
-            let bytes = u64::from(extent.count) * PAGE as u64;
-            self.progress.advance(bytes);
-            self.written += bytes;
+    fn task(&mut self, mut task: Task) -> Result<()> {
+        let mut differing = Vec::with_capacity(task.len());
+        for piece in task.drain(..) {
+            if piece.file.is_over && piece.file.is_there()? {
+                self.shared.progress.advance(stored(&piece));
+            } else if piece.file.record.extents.is_empty() {
+                piece.file.clear()?;
+            } else {
+                differing.push(piece);
+            }
         }
-        writing.zeros(end);
-        writing.flush()?;
-        task.file.done(task.from, writing.crc, end - start)
-    }
-}
-
-/// A stretch of a file being written in order, with holes for zeros.
-struct Writing<'a> {
-    file: &'a OpenFile,
-    at: u64,
-    crc: u32,
-    pending: Vec<u8>,
-    pending_at: u64,
-}
-
-const WRITE: usize = 1 << 20;
-static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
-
-impl Writing<'_> {
-    fn page(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
-        self.zeros(at);
-        let len = (self.file.record.size - at).min(bytes.len() as u64) as usize;
-        let bytes = &bytes[..len];
-        if self.pending_at + self.pending.len() as u64 != at || self.pending.len() + len > WRITE {
-            self.flush()?;
-            self.pending_at = at;
+        self.held.clear();
+        let regions = self.plan(&differing)?;
+        let reads: Vec<Read> = regions.iter().flat_map(|region| region.reads.iter().cloned()).collect();
+        let (mut flight, mut begun) = (Flight::default(), reads.iter());
+        for region in &regions {
+            let held = std::mem::take(&mut self.held);
+            for (id, data) in held {
+                self.place(region, id, data)?;
+            }
+            for read in &region.reads {
+                while flight.len() < AHEAD
+                    && let Some(Read { pack, frames }) = begun.next()
+                {
+                    flight.begin(&self.shared.packs, *pack, frames.clone())?;
+                }
+                let stored = flight.next(&self.shared.packs)?;
+                self.unpack(region, read, &stored)?;
+            }
+            self.write(region)?;
         }
-        self.pending.extend_from_slice(bytes);
-        self.crc = crc32c::crc32c_append(self.crc, bytes);
-        self.at += len as u64;
         Ok(())
     }
 
-    /// Counts zeros up to `to`; they are holes already.
-    fn zeros(&mut self, to: u64) {
-        while self.at < to {
-            let len = (to - self.at).min(ZEROS.len() as u64);
-            self.crc = crc32c::crc32c_append(self.crc, &ZEROS[..len as usize]);
-            self.at += len;
+    fn plan(&self, pieces: &[Piece]) -> Result<Vec<Planned>> {
+        let packs = &self.shared.packs;
+        let regions = region::regions(pieces);
+        let uses = regions.iter().map(|pieces| uses(packs, pieces)).collect::<Result<Vec<_>>>()?;
+        let (none, mut held) = (Uses::new(), BTreeSet::new());
+        let nexts = uses.iter().skip(1).chain([&none]);
+        let keeps: Vec<_> = uses.iter().zip(nexts).map(|(uses, next)| region::held(uses, next)).collect();
+        let mut planned = Vec::with_capacity(regions.len());
+        for ((pieces, uses), keep) in regions.into_iter().zip(uses).zip(keeps) {
+            let reads = region::reads(&uses, &held, |pack| packs.frames(pack))?;
+            held.clone_from(&keep);
+            planned.push(Planned { pieces, uses, reads, keep });
         }
+        Ok(planned)
     }
 
-    fn flush(&mut self) -> Result<()> {
-        let written = self.file.file.write_all_at(&self.pending, self.pending_at);
-        written.map_err(|error| {
-            Error::io(format!("cannot write {}", self.file.path.display()), error)
-                .on(self.file.path.display())
-        })?;
-        self.pending.clear();
+    fn unpack(&mut self, region: &Planned, read: &Read, stored: &Bytes) -> Result<()> {
+        let shared = self.shared.clone();
+        let pack = shared.packs.get(read.pack)?;
+        let base = pack.frames().get(read.frames.start).map_or(0, |entry| entry.at);
+        for number in read.frames.clone() {
+            let id = (read.pack, number);
+            let Some(entry) = pack.frames().get(number).filter(|_| region.uses.contains_key(&id)) else {
+                continue;
+            };
+            let from = (entry.at - base) as usize;
+            let bytes = stored.get(from..from + entry.stored as usize);
+            let bytes =
+                bytes.ok_or_else(|| Error::damaged("a pack is shorter than its index").on(pack.key()))?;
+            let framer = match self.framers.entry(pack.codec().name()) {
+                std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
+                std::collections::btree_map::Entry::Vacant(new) => new.insert(pack.framer()?),
+            };
+            let mut data = std::mem::take(&mut self.spare);
+            data.clear();
+            entry.unpack(bytes, framer.as_mut(), &mut data).map_err(|error| error.on(pack.key()))?;
+            self.place(region, id, data)?;
+        }
         Ok(())
     }
+
+    /// Puts the pages of a frame where the region wants them, and keeps the frame if the next one wants it, too.
+    fn place(&mut self, region: &Planned, id: FrameId, data: Vec<u8>) -> Result<()> {
+        let uses = region.uses.get(&id).map_or(&[][..], Vec::as_slice);
+        copy_pages(uses, &data, self.buffer.bytes_mut())?;
+        if region.keep.contains(&id) {
+            self.held.insert(id, data);
+        } else {
+            self.spare = data;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, region: &Planned) -> Result<()> {
+        let mut at = 0;
+        for piece in &region.pieces {
+            let end = at + piece.pages() as usize * PAGE;
+            let bytes = &mut self.buffer.bytes_mut()[at..end];
+            let filled = filled(&piece.file.record, piece.from..piece.to);
+            clear_holes(bytes, piece.from, &filled);
+            self.written += piece.file.write(piece.from, bytes, &filled)?;
+            self.shared.progress.advance(stored(piece));
+            at = end;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of a piece that the backup holds.
+fn stored(piece: &Piece) -> u64 {
+    let extents = piece.file.record.extents.within(piece.from, piece.to);
+    extents.map(|(extent, _)| u64::from(extent.count) * PAGE as u64).sum()
+}
+
+fn uses(packs: &Packs, pieces: &[Piece]) -> Result<Uses> {
+    let (mut uses, mut at) = (Uses::new(), 0);
+    for piece in pieces {
+        add_uses(&mut uses, packs, &piece.file.record, piece.from..piece.to, at)?;
+        at += piece.pages();
+    }
+    Ok(uses)
+}
+
+/// Adds where pages of a file are found, the first of which goes to page `at` of a region.
+fn add_uses(uses: &mut Uses, packs: &Packs, record: &FileRecord, pages: Range<u32>, at: u32) -> Result<()> {
+    record.extents.within(pages.start, pages.end).try_for_each(|(extent, skipped)| {
+        let to = at + (extent.page - pages.start);
+        region::add_uses(uses, &extent, skipped, to, packs.frames(extent.pack)?)
+    })
+}
+
+/// The pages of a file that its extents name, neighbours joined.
+fn filled(record: &FileRecord, pages: Range<u32>) -> Vec<Range<u32>> {
+    let mut runs: Vec<Range<u32>> = Vec::new();
+    for (extent, _) in record.extents.within(pages.start, pages.end) {
+        let end = extent.page + extent.count;
+        match runs.last_mut() {
+            Some(last) if last.end == extent.page => last.end = end,
+            _ => runs.push(extent.page..end),
+        }
+    }
+    runs
+}
+
+/// Makes zeros of the pages from page `from` on that are not in `filled`: the memory was another region's before.
+fn clear_holes(bytes: &mut [u8], from: u32, filled: &[Range<u32>]) {
+    let at = |page: u32| (page - from) as usize * PAGE;
+    let mut next = 0;
+    for run in filled {
+        bytes[next..at(run.start)].fill(0);
+        next = at(run.end);
+    }
+    bytes[next..].fill(0);
 }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use crate::archive::{Facts, Tablespace};
 use crate::error::{Error, Kind, Result};
 use crate::files;
-use crate::postgres::datadir::{RESTORE_MARKER, refuse_unless_empty};
+use crate::postgres::datadir::{CONTROL_FILE, RESTORE_MARKER, TABLESPACES, refuse_unless_empty};
 
 /// `OLD=NEW`: a tablespace that was at OLD goes to NEW.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub(super) struct Layout {
     pub(super) tablespaces: Vec<Tablespace>,
     /// Whether a tablespace is elsewhere than it was.
     pub(super) moved: bool,
+    /// Whether a cluster that is there already is made the one of the backup.
+    pub(super) is_over: bool,
     owner: Option<(u32, u32)>,
 }
 
@@ -88,7 +90,7 @@ impl Layout {
                 )));
         }
         let moved = tablespaces != facts.tablespaces;
-        let layout = Layout { owner: None, target, tablespaces, moved };
+        let layout = Layout { owner: None, target, tablespaces, moved, is_over: false };
         layout.refuse_overlaps()?;
         Ok(layout)
     }
@@ -119,7 +121,7 @@ impl Layout {
         if marker.exists() {
             return Err(Error::new(Kind::UnsafeTarget, format!("a restore into {} was interrupted", self.target.display()))
                 .on(self.target.display())
-                .hint(format!("its files are incomplete: empty the directory (and the tablespaces that {} names), then restore again", marker.display())));
+                .hint(format!("its files are incomplete: go on with --delta, or empty the directory and the tablespaces that {} names", marker.display())));
         }
         refuse_unless_empty(&self.target)?;
         for tablespace in &self.tablespaces {
@@ -141,13 +143,34 @@ impl Layout {
         Ok(())
     }
 
+    /// Whether nothing is there yet, so that there is nothing to compare with.
+    pub(super) fn is_new(&self) -> bool {
+        refuse_unless_empty(&self.target).is_ok()
+    }
+
     /// Whether the restored files belong to root.
     pub(super) fn belongs_to_root(&self) -> bool {
         rustix::process::geteuid().is_root() && self.owner.is_none()
     }
 
-    /// Makes the directories, and marks the target as incomplete.
-    pub(super) fn begin(&mut self, mode: u32, backup: &str) -> Result<()> {
+    /// Where a path of the backup goes: what is below a tablespace's link goes to its location.
+    pub(super) fn place(&self, path: &Path) -> PathBuf {
+        let in_tablespaces = path.strip_prefix(TABLESPACES).ok();
+        let below = in_tablespaces.and_then(|rest| {
+            let oid = rest.components().next()?.as_os_str();
+            let tablespace = self.tablespaces.iter().find(|t| oid == t.oid.to_string().as_str())?;
+            Some(tablespace.location.join(rest.strip_prefix(oid).ok()?))
+        });
+        below.unwrap_or_else(|| self.target.join(path))
+    }
+
+    /// How the marker of a restore names a tablespace.
+    pub(super) fn told(&self, tablespace: &Tablespace) -> String {
+        format!("tablespace {}: {}", tablespace.oid, tablespace.location.display())
+    }
+
+    /// Makes the directories, and marks the target as incomplete. Without pg_control PostgreSQL does not start from it.
+    pub(super) fn begin(&mut self, mode: u32, facts: &Facts) -> Result<()> {
         self.find_owner()?;
         let failed =
             |path: &Path, error| Error::io(format!("cannot make the directory {}", path.display()), error);
@@ -157,14 +180,22 @@ impl Layout {
             self.give(dir)?;
         }
         let mut text = format!(
-            "walarchive is restoring backup {backup} here. While this file exists, or global/pg_control does not, the files are\n\
-             incomplete and PostgreSQL must not be started from them. If the restore was interrupted: empty this\n\
-             directory and the tablespaces below, then run the restore again.\n"
+            "walarchive is restoring backup {} here. While this file exists, or global/pg_control does not, the files are\n\
+             incomplete and PostgreSQL must not be started from them. If the restore was interrupted: run it again with\n\
+             --delta, or empty this directory and the tablespaces below first.\nsystem identifier {}\n",
+            facts.id, facts.system_id
         );
         for tablespace in &self.tablespaces {
-            text.push_str(&format!("tablespace {}: {}\n", tablespace.oid, tablespace.location.display()));
+            text.push_str(&self.told(tablespace));
+            text.push('\n');
         }
-        files::write(&self.target.join(RESTORE_MARKER), 0o600, text.as_bytes())
+        files::write(&self.target.join(RESTORE_MARKER), 0o600, text.as_bytes())?;
+        let control = self.target.join(CONTROL_FILE);
+        if self.is_over && control.exists() {
+            files::remove(&control)?;
+            files::sync_dir(&self.target.join("global"))?;
+        }
+        Ok(())
     }
 
     /// Links the tablespaces.

@@ -2,29 +2,40 @@
 //!
 //! A restore is planned first: nothing is written before backup, timelines and WAL are proven to lead to the target.
 
+mod buffer;
+mod choice;
+mod delta;
+mod extract;
+mod file;
 mod fill;
+mod give;
 mod layout;
 mod packs;
 mod pg_manifest;
 mod plan;
 mod probe;
 mod recovery;
+mod region;
+mod survey;
 mod target;
 mod write;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use extract::{ExtractRequest, Extracted, extract};
 pub use layout::TablespaceMapping;
 pub use plan::{Candidate, Found, Plan, Wish, candidates};
 pub use probe::probe;
 pub use recovery::{Action, Recovery, restore_command};
 pub use target::{Target, TimelineChoice};
 
+use self::choice::Choice;
 use self::layout::Layout;
-use crate::archive::{BackupId, Catalog, Inventory, scan};
+use crate::archive::{BackupId, Catalog, Facts, Inventory, scan};
 use crate::crossing::blocking;
 use crate::error::{Error, Kind, Result};
+use crate::postgres::datadir::TABLESPACES;
 use crate::progress::Progress;
 use crate::wal::WalName;
 
@@ -34,8 +45,13 @@ pub struct RestoreRequest {
     pub catalog: Catalog,
     /// What to restore.
     pub wish: Wish,
-    /// The new data directory: absent or empty.
+    /// The data directory: absent or empty, or, with `delta`, the cluster's own.
     pub target_dir: PathBuf,
+    /// What may become of a cluster that is there already.
+    pub delta: Delta,
+    /// The databases that come back with their content, besides those that every cluster has; none: all. The others are
+    /// left as files of zeros, which WAL can be replayed over, and can only be dropped.
+    pub only_databases: Vec<String>,
     /// Where tablespaces go that are not to go where they were.
     pub tablespaces: Vec<TablespaceMapping>,
     /// What recovery is told.
@@ -44,6 +60,20 @@ pub struct RestoreRequest {
     pub jobs: usize,
     /// Hears how it goes.
     pub progress: Arc<dyn Progress>,
+}
+
+/// What a restore may do with a cluster that is in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delta {
+    /// Nothing: the target must be absent or empty.
+    #[default]
+    Refused,
+    /// Rewrite what differs from the backup and remove what it does not have, if the system identifier in the directory's
+    /// pg_control, or in what an interrupted restore left, proves that it is this cluster's.
+    Proven,
+    /// The same where nothing proves it. A directory that is proven to be another cluster's is refused nevertheless, and
+    /// one that a server may be running in.
+    Confirmed,
 }
 
 /// What a restore did.
@@ -156,12 +186,13 @@ async fn prove_packs(catalog: &Catalog, id: &BackupId) -> Result<()> {
 pub async fn restore(request: RestoreRequest) -> Result<Restored> {
     let plan = plan_restore(&request.catalog, &request.wish, request.progress.as_ref()).await?;
     let backup = request.catalog.backup(&plan.id).await?;
-    let layout = Layout::new(&request.target_dir, &backup.facts, &request.tablespaces)?;
-    let layout = blocking(move || layout.check().map(|()| layout)).await?;
+    let layout = layout(&request, &backup.facts).await?;
+    let choice = Choice::new(&backup.facts, &request.only_databases)?;
     let work = write::Restore {
         catalog: request.catalog.clone(),
         id: plan.id.clone(),
         layout,
+        choice,
         recovery: request.recovery.text(&backup.facts, &request.wish.target, &plan)?,
         standby: request.recovery.standby,
         jobs: request.jobs.max(1),
@@ -169,4 +200,25 @@ pub async fn restore(request: RestoreRequest) -> Result<Restored> {
     };
     let (bytes_written, notes) = work.run().await?;
     Ok(Restored { plan, bytes_written, notes })
+}
+
+/// The directories of the cluster, proven to be fit for the restore.
+async fn layout(request: &RestoreRequest, facts: &Facts) -> Result<Layout> {
+    let mut layout = Layout::new(&request.target_dir, facts, &request.tablespaces)?;
+    let (delta, facts) = (request.delta, facts.clone());
+    blocking(move || {
+        layout.is_over = delta != Delta::Refused && !layout.is_new();
+        match layout.is_over {
+            true => delta::check(&layout, &facts, delta == Delta::Confirmed)?,
+            false => layout.check()?,
+        }
+        Ok(layout)
+    })
+    .await
+}
+
+/// The tablespace that a path of the backup is in.
+fn tablespace_of(path: &Path) -> Option<u32> {
+    let below = path.strip_prefix(TABLESPACES).ok()?;
+    below.components().next()?.as_os_str().to_str()?.parse().ok()
 }

@@ -1,124 +1,86 @@
-//! Pages of files, out of packs.
+//! The packs of a backup, opened, and reads of their frames that are under way.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
 
-use crate::archive::{Catalog, Extent, PAGE, PackReader, PackRecord};
-use crate::codec::Framer;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use tokio::task::JoinHandle;
+
+use crate::archive::{Catalog, FrameEntry, PackReader, PackRecord};
 use crate::crossing::Bridge;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
-/// Stored bytes that one read asks for at most, unless one frame is longer.
-const READ: u64 = 4 << 20;
+/// Packs that are opened at once.
+const OPENING: usize = 16;
 
-/// The packs of a backup, opened when they are first needed.
+/// The packs that are to be read, by their numbers in the manifest.
 pub(super) struct Packs {
-    catalog: Catalog,
-    records: Vec<PackRecord>,
-    open: Mutex<BTreeMap<u32, Arc<PackReader>>>,
+    open: BTreeMap<u32, Arc<PackReader>>,
     bridge: Bridge,
 }
 
-/// The frame that was unpacked last, by pack and number: small files share frames.
-pub(super) type LastFrame = Option<(u32, usize, Vec<u8>)>;
-/// Unpackers, by codec.
-pub(super) type Framers = BTreeMap<&'static str, Box<dyn Framer>>;
-
 impl Packs {
-    pub(super) fn new(catalog: Catalog, records: Vec<PackRecord>, bridge: Bridge) -> Packs {
-        Packs { catalog, records, open: Mutex::default(), bridge }
-    }
-
-    fn get(&self, number: u32) -> Result<Arc<PackReader>> {
-        let poisoned = |_| Error::bug("a worker died with the packs");
-        if let Some(pack) = self.open.lock().map_err(poisoned)?.get(&number) {
-            return Ok(pack.clone());
-        }
-        let record = self.records.get(number as usize).ok_or_else(|| {
-            Error::damaged(format!("a file refers to pack {number}, which the manifest does not have"))
-        })?;
-        let pack = self.bridge.wait(PackReader::open(&self.catalog.archive, &self.catalog.place, record))?;
-        let pack = Arc::new(pack);
-        self.open.lock().map_err(poisoned)?.insert(number, pack.clone());
-        Ok(pack)
-    }
-
-    /// Gives the pages of an extent, each with its number in the file.
-    pub(super) fn pages(
-        &self,
-        extent: &Extent,
-        framers: &mut Framers,
-        last: &mut LastFrame,
-        each: &mut dyn FnMut(u32, &[u8]) -> Result<()>,
-    ) -> Result<()> {
-        let pack = self.get(extent.pack)?;
-        let (mut page, end) = (extent.page, extent.page + extent.count);
-        let (mut frame, mut first) = (extent.frame as usize, extent.first);
-        // Skips whole frames: the part of an extent that a worker is given may begin far behind its start.
-        while let Some(entry) = pack.frames().get(frame)
-            && first >= entry.pages()
-        {
-            first -= entry.pages();
-            frame += 1;
-        }
-        let framer = match framers.entry(pack.codec().name()) {
-            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::btree_map::Entry::Vacant(new) => new.insert(pack.framer()?),
+    /// Opens those of the packs that are `wanted`: proves that each is there, in its length, with its index.
+    pub(super) async fn open(
+        catalog: &Catalog,
+        records: &[PackRecord],
+        wanted: &BTreeSet<u32>,
+    ) -> Result<Packs> {
+        let open = |number: u32| async move {
+            let record = records.get(number as usize).ok_or_else(|| {
+                Error::damaged(format!("a file refers to pack {number}, which the manifest does not have"))
+            })?;
+            let pack = PackReader::open(&catalog.archive, &catalog.place, record);
+            pack.await.map(|pack| (number, Arc::new(pack))).map_err(|error| match error.kind() {
+                Kind::Absent => Error::damaged("a pack that the backup needs is missing")
+                    .on(catalog.place.pack(&record.name)),
+                _ => error,
+            })
         };
-        while page < end {
-            let batch = self.batch(&pack, frame, first, end - page)?;
-            let stored = match last {
-                Some((number, at, _)) if (*number, *at) == (extent.pack, frame) && batch.len() == 1 => None,
-                _ => Some(self.bridge.wait(pack.read(batch.clone()))?),
-            };
-            let base = pack.frames().get(frame).map_or(0, |entry| entry.at);
-            for number in batch {
-                let entry = pack.frames()[number];
-                if let Some(stored) = &stored {
-                    let mut data = last.take().map(|(_, _, data)| data).unwrap_or_default();
-                    data.clear();
-                    let from = (entry.at - base) as usize;
-                    entry
-                        .unpack(&stored[from..from + entry.stored as usize], framer.as_mut(), &mut data)
-                        .map_err(|error| error.on(pack.key()))?;
-                    *last = Some((extent.pack, number, data));
-                }
-                let data = last.as_ref().map_or(&[][..], |(_, _, data)| data);
-                for bytes in data.chunks_exact(PAGE).skip(first as usize) {
-                    if page == end {
-                        break;
-                    }
-                    each(page, bytes)?;
-                    page += 1;
-                }
-                first = 0;
-                frame = number + 1;
-            }
-        }
+        let opening: Vec<_> = wanted.iter().copied().map(open).collect();
+        let open = futures::stream::iter(opening).buffer_unordered(OPENING).try_collect().await?;
+        Ok(Packs { open, bridge: Bridge::current()? })
+    }
+
+    /// A pack by its number.
+    pub(super) fn get(&self, number: u32) -> Result<&Arc<PackReader>> {
+        self.open.get(&number).ok_or_else(|| Error::bug("a pack was not opened"))
+    }
+
+    /// The frames of a pack.
+    pub(super) fn frames(&self, number: u32) -> Result<&[FrameEntry]> {
+        self.get(number).map(|pack| pack.frames())
+    }
+}
+
+/// Reads that were begun, in the order in which their bytes are wanted.
+#[derive(Default)]
+pub(super) struct Flight(VecDeque<JoinHandle<Result<Bytes>>>);
+
+impl Flight {
+    /// How many are under way.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Begins to read frames of a pack.
+    pub(super) fn begin(&mut self, packs: &Packs, pack: u32, frames: Range<usize>) -> Result<()> {
+        let reader = packs.get(pack)?.clone();
+        self.0.push_back(packs.bridge.spawn(async move { reader.read(frames).await }));
         Ok(())
     }
 
-    /// The frames from `frame` on that hold `pages` pages from page `first`, or as many as one read takes.
-    fn batch(
-        &self,
-        pack: &PackReader,
-        frame: usize,
-        first: u32,
-        pages: u32,
-    ) -> Result<std::ops::Range<usize>> {
-        let (mut end, mut covered, mut stored) = (frame, 0u64, 0u64);
-        let wanted = u64::from(first) + u64::from(pages);
-        while covered < wanted {
-            let entry = pack.frames().get(end).ok_or_else(|| {
-                Error::damaged("a manifest names a frame that the pack does not have").on(pack.key())
-            })?;
-            if end > frame && stored + u64::from(entry.stored) > READ {
-                break;
-            }
-            covered += u64::from(entry.pages());
-            stored += u64::from(entry.stored);
-            end += 1;
-        }
-        Ok(frame..end)
+    /// Waits for the bytes of the read that was begun first.
+    pub(super) fn next(&mut self, packs: &Packs) -> Result<Bytes> {
+        let first = self.0.pop_front().ok_or_else(|| Error::bug("no read was begun"))?;
+        packs.bridge.wait(first).map_err(|error| Error::bug("a read stopped").because(error))?
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
     }
 }
