@@ -8,6 +8,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait_until;
 
+/// How often a test kills: as often as usual, or as `WALARCHIVE_TEST_KILLS` says.
+pub fn kills(usual: u32) -> u32 {
+    std::env::var("WALARCHIVE_TEST_KILLS").ok().and_then(|count| count.parse().ok()).unwrap_or(usual)
+}
+
 /// The processes that descend from `root`, itself first, as long as they live.
 ///
 /// Process groups would not do: every backend of PostgreSQL makes itself the leader of its own.

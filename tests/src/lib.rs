@@ -34,7 +34,7 @@ pub mod trace;
 
 pub use background::Background;
 pub use cluster::{Builder, Cluster, StopMode};
-pub use kill::{kill_tree, tree_of};
+pub use kill::{kill_tree, kills, tree_of};
 pub use ports::Port;
 pub use product::{Options, Output, Product};
 pub use programs::{find, postgres_bin, postgres_major, python, require};

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use walarchive_tests::trace::Strace;
 use walarchive_tests::{
-    Background, Cluster, Output, Product, Scratch, StopMode, kill_tree, sample, verify_backup, wait_until,
+    Background, Cluster, Output, Product, Scratch, StopMode, kill_tree, kills, sample, verify_backup,
+    wait_until,
 };
 
 const LONG: Duration = Duration::from_secs(60);
@@ -355,12 +356,13 @@ fn a_restore_that_is_killed_does_not_pass_for_a_cluster() {
     let whole = begun.elapsed();
     fs::remove_dir_all(lost.target()).unwrap();
     let mut halves = 0;
-    for n in 0..15 {
+    let times = kills(15);
+    for n in 0..times {
         let mut restore = Background::start(lost.restore(), lost.scratch.join("log"));
-        std::thread::sleep(whole * n / 15);
+        std::thread::sleep(whole * n / times);
         kill_tree(restore.pid());
         restore.kill();
-        halves += u32::from(lost.check(&format!("{n}/15")));
+        halves += u32::from(lost.check(&format!("{n}/{times}")));
     }
     assert!(halves > 2, "only {halves} were killed half way");
     assert_eq!(lost.restore().output().unwrap().status.code(), Some(0));
