@@ -1,7 +1,7 @@
 //! Base backups.
 
 use serde_json::{Value, json};
-use walarchive_core::archive::{Backup, BackupId, scan};
+use walarchive_core::archive::{Backup, BackupId, Census, Share, scan};
 use walarchive_core::ops::backup::{BackupRequest, create as make};
 use walarchive_core::ops::pin as pins;
 use walarchive_core::ops::prune::delete as deletion;
@@ -12,8 +12,8 @@ use crate::args::{CreateArgs, ExtractArgs};
 use crate::output::{bytes, table};
 use crate::run::Context;
 
-/// What is told of a backup.
-pub(crate) fn entry(backup: &Backup) -> Value {
+/// What is told of a backup; its share of what is stored is null where that is unknown.
+pub(crate) fn entry(backup: &Backup, share: Option<Share>) -> Value {
     let facts = &backup.facts;
     json!({
         "id": facts.id, "kind": facts.kind, "base": facts.base, "cluster": facts.cluster, "system_id": facts.system_id,
@@ -21,12 +21,13 @@ pub(crate) fn entry(backup: &Backup) -> Value {
         "started_at": facts.started_at, "finished_at": facts.finished_at,
         "start_lsn": facts.start_lsn, "stop_lsn": facts.stop_lsn,
         "data_bytes": facts.data_bytes, "stored_bytes": facts.stored_bytes, "files": facts.files,
+        "unique_bytes": share.map(|share| share.unique), "shared_bytes": share.map(|share| share.shared),
         "damaged_pages": facts.damaged_pages, "tablespaces": facts.tablespaces, "databases": facts.databases,
         "pinned": backup.pinned, "labels": facts.labels,
     })
 }
 
-fn told(backup: &Backup) -> String {
+fn told(backup: &Backup, share: Option<Share>) -> String {
     let facts = &backup.facts;
     let mut lines = vec![
         format!("backup      {} ({}{})", facts.id, facts.kind, if backup.pinned { ", pinned" } else { "" }),
@@ -43,6 +44,13 @@ fn told(backup: &Backup) -> String {
             bytes(facts.stored_bytes)
         ),
     ];
+    if let Some(Share { unique, shared }) = share {
+        lines.push(format!(
+            "needs       {} alone, {} together with other backups",
+            bytes(unique),
+            bytes(shared)
+        ));
+    }
     lines.extend(facts.tablespaces.iter().map(|t| format!("tablespace  {} {}", t.oid, t.location.display())));
     lines.extend(facts.labels.iter().map(|(key, value)| format!("label       {key}={value}")));
     if facts.damaged_pages > 0 {
@@ -75,14 +83,14 @@ pub(crate) async fn create(context: Context, args: CreateArgs) -> Result<u8> {
         progress: context.progress.clone(),
     };
     let done = make(request).await?;
-    let mut document = entry(&done.backup);
+    let mut document = entry(&done.backup, None);
     document["read_bytes"] = Value::from(done.read_bytes);
     let damaged: Vec<_> =
         done.damaged.iter().map(|(file, block)| json!({ "file": file, "block": block })).collect();
     if !damaged.is_empty() {
         document["damaged"] = Value::from(damaged);
     }
-    context.output.result(&document, || told(&done.backup))?;
+    context.output.result(&document, || told(&done.backup, None))?;
     if done.damaged.is_empty() {
         return Ok(0);
     }
@@ -97,29 +105,33 @@ pub(crate) async fn create(context: Context, args: CreateArgs) -> Result<u8> {
 /// `backup list`. A damaged backup does not hide the others; it is told, and makes the exit code 4.
 pub(crate) async fn list(context: Context) -> Result<u8> {
     let archive = context.archive().await?;
-    let (backups, damaged) = match context.catalog(&archive).await {
-        Ok(catalog) => catalog.sound_backups().await?,
+    let census = match context.catalog(&archive).await {
+        Ok(catalog) => catalog.census().await?,
         Err(error) if error.kind() == Kind::Absent => Default::default(),
         Err(error) => return Err(error),
     };
-    let mut document = json!({ "backups": backups.iter().map(entry).collect::<Vec<_>>() });
+    let damaged = &census.damaged;
+    let entries = census.backups.iter().map(|backup| entry(backup, census.share(&backup.id)));
+    let mut document = json!({ "backups": entries.collect::<Vec<_>>() });
     if !damaged.is_empty() {
         let problem = |(id, error): &(BackupId, Error)| json!({ "kind": "damaged", "object": id.as_str(), "detail": error.story() });
         document["problems"] = damaged.iter().map(problem).collect();
     }
-    context.output.result(&document, || shown(&backups))?;
-    for (id, error) in &damaged {
+    context.output.result(&document, || shown(&census))?;
+    for (id, error) in damaged {
         context.output.warning(&format!("backup {id} cannot be restored: {}", error.story()));
     }
     Ok(if damaged.is_empty() { 0 } else { Kind::Damaged.exit_code() })
 }
 
-fn shown(backups: &[Backup]) -> String {
-    if backups.is_empty() {
+fn shown(census: &Census) -> String {
+    if census.backups.is_empty() {
         return "no backups are stored".to_owned();
     }
     let row = |backup: &Backup| {
-        let facts = &backup.facts;
+        let (facts, share) = (&backup.facts, census.share(&backup.id));
+        let known =
+            |of: fn(&Share) -> u64| share.as_ref().map_or("unknown".to_owned(), |share| bytes(of(share)));
         vec![
             facts.id.clone(),
             facts.kind.clone(),
@@ -128,11 +140,16 @@ fn shown(backups: &[Backup]) -> String {
             facts.timeline.to_string(),
             bytes(facts.data_bytes),
             bytes(facts.stored_bytes),
+            known(|share| share.unique),
+            known(|share| share.shared),
             if backup.pinned { "pinned".to_owned() } else { String::new() },
         ]
     };
-    let rows: Vec<_> = backups.iter().map(row).collect();
-    table(&["backup", "kind", "restorable from", "LSN", "timeline", "size", "stored", ""], &rows)
+    let rows: Vec<_> = census.backups.iter().map(row).collect();
+    table(
+        &["backup", "kind", "restorable from", "LSN", "timeline", "size", "stored", "unique", "shared", ""],
+        &rows,
+    )
 }
 
 /// `backup show`. Reads the whole manifest: what is shown is proven.
@@ -141,7 +158,8 @@ pub(crate) async fn show(context: Context, id: BackupId) -> Result<u8> {
     let catalog = context.catalog(&archive).await?;
     let backup = catalog.backup(&id).await?;
     scan(&catalog.archive, &catalog.place, &id, ()).await?;
-    context.output.result(&entry(&backup), || told(&backup))?;
+    let share = catalog.census().await?.share(&id);
+    context.output.result(&entry(&backup, share), || told(&backup, share))?;
     Ok(0)
 }
 

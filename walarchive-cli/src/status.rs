@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use walarchive_core::archive::Catalog;
-use walarchive_core::ops::status::{self as facts, Recoverable, StoreState};
+use walarchive_core::ops::status::{self as facts, Recoverable, StoreState, StoredBytes};
 use walarchive_core::ops::wal_list::{self, WalList};
 use walarchive_core::storage::CreateMode;
 use walarchive_core::{Error, Kind, Result};
@@ -15,6 +15,7 @@ use crate::run::Context;
 #[derive(Default)]
 struct Found {
     latest: Option<Value>,
+    stored: StoredBytes,
     wal: WalList,
     recoverable: Vec<Recoverable>,
     problems: Vec<String>,
@@ -44,7 +45,7 @@ pub(crate) async fn status(context: Context) -> Result<u8> {
     found.problems.extend(problems);
     let document = json!({
         "cluster": context.settings.cluster()?.to_string(), "archive": context.settings.archive_url()?, "archives": stores,
-        "latest_backup": found.latest, "wal": found.wal, "recoverable": found.recoverable, "problems": found.problems,
+        "latest_backup": found.latest, "stored": found.stored, "wal": found.wal, "recoverable": found.recoverable, "problems": found.problems,
     });
     context.output.result(&document, || told(&found, &stores))?;
     for problem in &found.problems {
@@ -63,16 +64,18 @@ async fn look(catalog: &Catalog) -> Result<Found> {
             timeline.missing_count, timeline.timeline
         ));
     }
-    let (backups, damaged) = match catalog.sound_backups().await {
-        Ok(backups) => backups,
+    let census = match catalog.census().await {
+        Ok(census) => census,
         Err(error) if error.kind() == Kind::Key => {
             problems.push("what can be restored is not shown: reading backups needs an identity".to_owned());
-            return Ok(Found { wal, problems, sealed: true, ..Found::default() });
+            let stored = facts::stored(catalog, wal.stored_bytes, None).await?;
+            return Ok(Found { wal, stored, problems, sealed: true, ..Found::default() });
         }
         Err(error) => return Err(error),
     };
+    let backups = &census.backups;
     problems.extend(
-        damaged.iter().map(|(id, error)| format!("backup {id} cannot be restored: {}", error.story())),
+        census.damaged.iter().map(|(id, error)| format!("backup {id} cannot be restored: {}", error.story())),
     );
     if backups.is_empty() {
         problems.push("there is no backup that can be restored".to_owned());
@@ -83,15 +86,17 @@ async fn look(catalog: &Catalog) -> Result<Found> {
     let mut recoverable = Vec::new();
     if let Some(size) = wal_list::segment_size(catalog, &stored).await? {
         let by_number = stored.by_number(size);
-        recoverable = facts::recoverable(&backups, &by_number, &histories, size)?;
-        let incomplete = facts::without_wal(&backups, &by_number, size);
+        recoverable = facts::recoverable(backups, &by_number, &histories, size)?;
+        let incomplete = facts::without_wal(backups, &by_number, size);
         problems.extend(
             incomplete.iter().map(|backup| {
                 format!("backup {} cannot be restored: WAL that it needs is missing", backup.id)
             }),
         );
     }
-    Ok(Found { latest: backups.last().map(entry), wal, recoverable, problems, sealed: false })
+    let latest = backups.last().map(|backup| entry(backup, census.share(&backup.id)));
+    let stored = facts::stored(catalog, wal.stored_bytes, Some(&census)).await?;
+    Ok(Found { latest, stored, wal, recoverable, problems, sealed: false })
 }
 
 /// The archive's stores, as they are told.
@@ -134,6 +139,20 @@ async fn stores(context: &Context, states: &[StoreState], problems: &mut Vec<Str
     Ok(told)
 }
 
+fn sums(stored: &StoredBytes) -> String {
+    let unneeded = match stored.unneeded_bytes {
+        Some(0) | None => String::new(),
+        Some(unneeded) => format!(" ({} of them needed by no backup)", bytes(unneeded)),
+    };
+    format!(
+        "{}: WAL {}, packs {}{unneeded}, manifests {}",
+        bytes(stored.bytes),
+        bytes(stored.wal_bytes),
+        bytes(stored.packs_bytes),
+        bytes(stored.manifests_bytes)
+    )
+}
+
 fn told(found: &Found, stores: &[Value]) -> String {
     let mut lines = Vec::new();
     for store in stores {
@@ -155,7 +174,7 @@ fn told(found: &Found, stores: &[Value]) -> String {
         None if found.sealed => "latest backup  unknown (an identity reads it)".to_owned(),
         None => "latest backup  none".to_owned(),
     });
-    lines.push(format!("WAL            {} stored", bytes(found.wal.stored_bytes)));
+    lines.push(format!("stored         {}", sums(&found.stored)));
     let row = |stretch: &Recoverable| {
         let from = stretch.from.map(|time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string());
         vec![

@@ -1,6 +1,7 @@
 //! What an archive holds of one cluster: its WAL, and its backups.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 
 use futures::{StreamExt, TryStreamExt};
 
@@ -75,6 +76,11 @@ pub struct Backup {
     pub facts: Facts,
     /// Whether retention leaves it alone.
     pub pinned: bool,
+}
+
+/// Names tell the second; of backups that began in the same one, the server's clock tells more.
+pub(super) fn oldest_first(backups: &mut [Backup]) {
+    backups.sort_by_key(|backup| backup.facts.started_at);
 }
 
 impl Catalog {
@@ -191,9 +197,28 @@ impl Catalog {
 
     /// The same, with the backups set aside whose manifests are damaged. What somebody deletes meanwhile is not there.
     pub async fn sound_backups(&self) -> Result<(Vec<Backup>, Vec<(BackupId, Error)>)> {
+        let (mut sound, damaged) = self
+            .each_backup(|id, pinned| async move {
+                let facts = read_facts(&self.archive, &self.place, &id).await?;
+                Ok(Backup { id, facts, pinned })
+            })
+            .await?;
+        oldest_first(&mut sound);
+        Ok((sound, damaged))
+    }
+
+    /// What `read` finds of each backup, eight at a time, and those whose manifests are damaged.
+    pub(super) async fn each_backup<T, F>(
+        &self,
+        read: impl Fn(BackupId, bool) -> F,
+    ) -> Result<(Vec<T>, Vec<(BackupId, Error)>)>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let read = &read;
         let reads = self.backup_keys().await?.into_iter().map(|(id, pinned)| async move {
-            match read_facts(&self.archive, &self.place, &id).await {
-                Ok(facts) => Ok(Some(Ok(Backup { id, facts, pinned }))),
+            match read(id.clone(), pinned).await {
+                Ok(found) => Ok(Some(Ok(found))),
                 Err(error) if error.kind() == Kind::Damaged => Ok(Some(Err((id, error)))),
                 Err(error) if self.deleted(&error, &id).await? => Ok(None),
                 Err(error) => Err(error),
@@ -207,8 +232,6 @@ impl Catalog {
                 Err(broken) => damaged.push(broken),
             }
         }
-        // Names tell the second; of backups that began in the same one, the server's clock tells more.
-        sound.sort_by_key(|backup: &Backup| backup.facts.started_at);
         Ok((sound, damaged))
     }
 

@@ -30,6 +30,8 @@ pub struct Marks {
     pub pins: BTreeSet<BackupId>,
     /// All leases.
     pub leases: Vec<Lease>,
+    /// Stored bytes of all of it.
+    pub stored_bytes: u64,
 }
 
 impl BackupId {
@@ -79,6 +81,7 @@ impl Catalog {
         let mut marks = Marks::default();
         let mut entries = self.archive.storage().list(&self.place.backups_prefix());
         while let Some(entry) = entries.try_next().await? {
+            marks.stored_bytes += entry.size;
             let Some(id) = self.place.backup_of(&entry.key) else { continue };
             if entry.key == self.place.manifest(&id) {
                 marks.manifests.insert(id);

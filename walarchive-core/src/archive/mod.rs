@@ -2,6 +2,7 @@
 
 mod binding;
 mod catalog;
+mod census;
 mod compare;
 mod copies;
 mod extent;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 pub use binding::{Binding, ContentDigest, ObjectKind};
 pub use catalog::{Backup, Catalog, StoredWal};
+pub use census::{Census, Share};
 pub use compare::{CopyState, Missing, compare};
 pub use extent::{Extent, Extents, PAGE, is_zero};
 pub use info::ArchiveInfo;
@@ -25,8 +27,8 @@ pub use inventory::Inventory;
 pub use key::{BackupId, ClusterName, PackName, Place, SystemId};
 pub use leftover::{Lease, Marks};
 pub use manifest::{
-    Database, Facts, FileRecord, Line, Manifest, ManifestWriter, PackRecord, Tablespace, Visitor, read_facts,
-    safe_path, scan,
+    Database, Facts, FileRecord, Line, Manifest, ManifestWriter, Needs, PackRecord, Tablespace, Visitor,
+    read_facts, read_needs, safe_path, scan,
 };
 pub use object::{Content, ObjectReader, Outside, Stored, Taker};
 pub use pack::{FRAME_PAGES, FrameEntry, PackReader, PackSink, PackWriter};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::archive::{Archive, Backup, Catalog, compare};
+use crate::archive::{Archive, Backup, Catalog, Census, compare};
 use crate::error::{Error, Kind, Result};
 use crate::wal::coverage::{self, Stored};
 use crate::wal::{Lsn, SegmentSize, TimelineHistory, TimelineId, last_segno_before};
@@ -23,6 +23,35 @@ pub struct Recoverable {
     pub from_lsn: Lsn,
     /// Where the stored WAL ends, or has a gap.
     pub to_lsn: Lsn,
+}
+
+/// Stored bytes of a cluster.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct StoredBytes {
+    /// All of it.
+    pub bytes: u64,
+    /// WAL.
+    pub wal_bytes: u64,
+    /// Packs, whoever needs them.
+    pub packs_bytes: u64,
+    /// Manifests, and the pins and leases beside them.
+    pub manifests_bytes: u64,
+    /// Those of the packs that no backup needs; unknown without an identity, and where a manifest is damaged.
+    pub unneeded_bytes: Option<u64>,
+}
+
+/// Sums up what is stored besides this much WAL. Two listings.
+pub async fn stored(catalog: &Catalog, wal_bytes: u64, census: Option<&Census>) -> Result<StoredBytes> {
+    let packs = catalog.all_packs().await?;
+    let packs_bytes = packs.values().sum();
+    let manifests_bytes = catalog.marks().await?.stored_bytes;
+    Ok(StoredBytes {
+        bytes: wal_bytes + packs_bytes + manifests_bytes,
+        wal_bytes,
+        packs_bytes,
+        manifests_bytes,
+        unneeded_bytes: census.and_then(|census| census.unneeded(&packs)),
+    })
 }
 
 /// Timeline histories by timeline.

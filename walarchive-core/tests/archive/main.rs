@@ -7,6 +7,7 @@ mod damage;
 mod flows;
 mod forgery;
 mod input;
+mod manifests;
 mod mirrors;
 mod race;
 mod recorder;

@@ -141,6 +141,17 @@ fn path_of(text: Option<String>, hex: Option<String>) -> Result<Option<PathBuf>>
 }
 
 impl RawLine {
+    /// A line as it is stored.
+    pub(super) fn parse(line: &[u8]) -> Result<RawLine> {
+        serde_json::from_slice(line)
+            .map_err(|error| Error::damaged("a manifest's line cannot be read").because(error))
+    }
+
+    /// Whether it tells of a pack.
+    pub(super) fn is_pack(&self) -> bool {
+        self.pack.is_some()
+    }
+
     /// The last line.
     pub(super) fn end(lines: u64, digest: String) -> RawLine {
         RawLine { end: Some(true), lines: Some(lines), digest: Some(digest), ..RawLine::default() }

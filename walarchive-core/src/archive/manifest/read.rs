@@ -1,47 +1,13 @@
-//! Reading a manifest: its facts alone, or all of it, proven.
+//! Reading a whole manifest, proven.
 
+use super::beginning::parse_facts;
 use super::facts::Facts;
 use super::line::{Line, PackRecord, RawLine};
 use crate::archive::{Archive, BackupId, ObjectKind, Place, Taker};
 use crate::error::{Error, Kind, Result};
 
 /// One file's extents at worst; a longer line cannot be meant.
-const LINE_MAX: usize = 64 << 20;
-/// The first frame of a manifest is found in these bytes of its content.
-const FACTS_READ: u64 = 256 * 1024;
-
-/// Reads only the facts of a manifest, from its first bytes.
-pub async fn read_facts(archive: &Archive, place: &Place, id: &BackupId) -> Result<Facts> {
-    archive.from_any(|copy| async move { facts_in(&copy, place, id).await }).await
-}
-
-async fn facts_in(archive: &Archive, place: &Place, id: &BackupId) -> Result<Facts> {
-    let key = place.manifest(id);
-    let object = archive.reader(&key, ObjectKind::Manifest).await?;
-    let content = object.read(0..object.content_len().min(FACTS_READ)).await?;
-    let mut decoder = object.codec().reader().decoder()?;
-    let mut line = Vec::new();
-    // A frame's checksum stands behind its content: what came before an error cannot be believed.
-    decoder
-        .push(&content, &mut |plain| {
-            if !line.contains(&b'\n') {
-                line.extend_from_slice(plain);
-            }
-            Ok(())
-        })
-        .map_err(|error| error.on(&key))?;
-    let end = line.iter().position(|byte| *byte == b'\n');
-    let first = end.and_then(|end| line.get(..end));
-    let first = first.ok_or_else(|| Error::damaged("the manifest has no facts").on(&key))?;
-    parse_facts(first, &key, id, place)
-}
-
-fn parse_facts(line: &[u8], key: &str, id: &BackupId, place: &Place) -> Result<Facts> {
-    let facts: Facts = serde_json::from_slice(line)
-        .map_err(|error| Error::damaged("the manifest's facts cannot be read").because(error).on(key))?;
-    facts.check(key, id, place)?;
-    Ok(facts)
-}
+pub(super) const LINE_MAX: usize = 64 << 20;
 
 /// Takes the lines of a manifest, in order, on a thread that may block.
 pub trait Visitor: Send + 'static {
@@ -143,8 +109,7 @@ impl<V: Visitor> Lines<V> {
             self.facts = Some(parse_facts(line, &self.key, &self.id, &self.place)?);
             return self.count(line);
         };
-        let raw: RawLine = serde_json::from_slice(line)
-            .map_err(|error| Error::damaged("a manifest's line cannot be read").because(error))?;
+        let raw = RawLine::parse(line)?;
         if raw.is_end(self.lines, || self.before.finalize().to_hex().to_string())? {
             self.ended = true;
             return Ok(());

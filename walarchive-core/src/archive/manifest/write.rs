@@ -22,6 +22,7 @@ pub struct ManifestWriter {
     packed: Vec<u8>,
     lines: u64,
     packs: u32,
+    past_packs: bool,
 }
 
 impl ManifestWriter {
@@ -44,6 +45,7 @@ impl ManifestWriter {
             packed: Vec::new(),
             lines: 0,
             packs: 0,
+            past_packs: false,
         };
         manifest.write(facts)?;
         manifest.flush()?;
@@ -53,7 +55,13 @@ impl ManifestWriter {
     /// Adds a line: packs first, then directories, then files.
     pub fn line(&mut self, line: &Line) -> Result<()> {
         let raw = RawLine::of(line, self.packs);
-        self.packs += u32::from(matches!(line, Line::Pack(_)));
+        if raw.is_pack() {
+            self.packs += 1;
+        } else if !self.past_packs {
+            // Whoever reads only the packs finds them whole, with their checksum, in front of the first byte of the rest.
+            self.past_packs = true;
+            self.flush()?;
+        }
         self.write(&raw)
     }
 
