@@ -93,10 +93,10 @@ fn tasks(files: &[Item]) -> Vec<Task> {
 
 impl Copy {
     /// Copies `files`, several at once, and lists them in `spool`.
-    pub(super) async fn run(&self, files: &[Item], spool: Spool) -> Result<Copied> {
+    pub(super) async fn run(&self, files: Vec<Item>, spool: Spool) -> Result<Copied> {
         let total = files.iter().map(|item| item.size).sum();
         self.progress.begin("copying", total);
-        let result = self.copy_all(files.to_vec(), spool).await;
+        let result = self.copy_all(files, spool).await;
         self.progress.end();
         result
     }

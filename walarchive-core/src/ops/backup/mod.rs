@@ -221,7 +221,7 @@ impl Run {
         .await?;
         let timeline = TimelineId::new(timeline)?;
         let Beginning { spool, base } = self.begin(start, timeline).await?;
-        let contents = self.contents().await?;
+        let mut contents = self.contents().await?;
         for link in &contents.skipped {
             self.request.progress.note(&format!(
                 "{} is a link to a directory and is left out, as pg_basebackup does",
@@ -238,7 +238,7 @@ impl Run {
             progress: self.request.progress.clone(),
             base: base.clone(),
         };
-        let copied = copy.run(&contents.files, spool).await?;
+        let copied = copy.run(std::mem::take(&mut contents.files), spool).await?;
         let (stopped, session) = blocking(move || {
             let stopped = session.stop()?;
             Ok((stopped, session))

@@ -1,0 +1,93 @@
+//! Backups and restores of one live cluster: this product's, other programs' where they are in `PATH`, and what the bare
+//! compression of the same bytes takes, all in one run.
+
+mod contenders;
+mod floors;
+mod place;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use walarchive_benches::{Used, smoke};
+use walarchive_tests::Scratch;
+
+use crate::contenders::{Contender, all};
+use crate::floors::{Pages, ideal};
+use crate::place::Live;
+use crate::report::Report;
+
+const ROUNDS: usize = 3;
+
+/// Pages that are updated at random before an increment, in per mille of all.
+const UPDATES: [u32; 3] = [0, 10, 50];
+
+fn main() {
+    let size = place::wanted_mib();
+    let Some(live) = Live::start(size) else { return };
+    let mut report = Report::default();
+    for _ in 0..if smoke() { 1 } else { ROUNDS } {
+        round(&live, &mut report);
+    }
+    println!(
+        "\nbackups: pgbench, {} MB of files, two jobs each, in directories",
+        live.data_bytes() / 1_000_000
+    );
+    report.print();
+}
+
+/// A full backup and its restore, increments, and a restore of the last one over the first: by everybody, in turn.
+fn round(live: &Live, report: &mut Report) {
+    live.archive_nowhere();
+    let contenders = all(live);
+    for contender in &contenders {
+        let command = (contender.full)();
+        measure(report, "full backup", contender, command);
+    }
+    let restored = live.scratch.dir("restored");
+    for contender in &contenders {
+        if let Some(restore) = &contender.restore {
+            let target = restored.join(contender.place);
+            let command = restore(&make(&live.scratch, &target));
+            measure(report, "restore", contender, command);
+        }
+    }
+    for per_mille in UPDATES {
+        increments(live, report, &contenders, per_mille);
+    }
+    for contender in &contenders {
+        if let Some(delta) = &contender.delta {
+            measure(report, "delta restore", contender, delta(&restored.join(contender.place)));
+        }
+    }
+    contenders.iter().for_each(|contender| place::remove(&contender.repository));
+    place::remove(&restored);
+}
+
+fn increments(live: &Live, report: &mut Report, contenders: &[Contender<'_>], per_mille: u32) {
+    let before = Pages::of(live.cluster.data_dir());
+    live.update(per_mille);
+    let step = format!("increment, {} % of the pages updated", f64::from(per_mille) / 10.0);
+    report.add_ideal(&step, ideal(&before, live.cluster.data_dir()));
+    for contender in contenders {
+        if let Some(increment) = &contender.increment {
+            measure(report, &step, contender, increment());
+        }
+    }
+}
+
+fn make(scratch: &Scratch, target: &Path) -> PathBuf {
+    std::fs::create_dir(target).expect("make a directory to restore into");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(target, mode).expect("set its mode");
+    scratch.own(target);
+    target.to_owned()
+}
+
+/// Runs a step when nothing is left to be written of the one before.
+fn measure(report: &mut Report, step: &str, contender: &Contender<'_>, command: Command) {
+    rustix::fs::sync();
+    let before = contender.stored();
+    let used = Used::by(command);
+    report.add(step, contender.name, used, contender.stored().saturating_sub(before));
+}
