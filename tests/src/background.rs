@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::Signal;
+
+use crate::kill::signal;
 use crate::{kill_tree, wait_until};
 
 /// A running command; killed with all its children when dropped.
@@ -47,6 +50,16 @@ impl Background {
             status.is_some()
         });
         status.expect("it has ended")
+    }
+
+    /// Stops it where it is, until it is told to [`go on`](Background::go_on).
+    pub fn hold(&self) {
+        signal(self.child.id(), Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        signal(self.child.id(), Signal::CONT);
     }
 
     /// Kills it and all its children, and returns what it printed.

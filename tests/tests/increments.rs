@@ -285,7 +285,7 @@ fn a_server_of_another_past_begins_anew() {
     child.start();
     child.psql("update t set n = n + 7");
     live.cluster = child;
-    anew(&live, &live.product.but("WALARCHIVE_BACKUP_WAL_WAIT", "60s"), &[], "the server was set back");
+    anew(&live, &live.product.but("WALARCHIVE_BACKUP_WAL_WAIT", "60s"), &[], "was set back");
     let state = live.product.but("WALARCHIVE_STATE_DIR", kept.to_str().unwrap());
     for n in 0..6 {
         live.cluster.psql(&format!("insert into t values ({n})"));

@@ -17,7 +17,7 @@ pub(crate) fn entry(backup: &Backup, share: Option<Share>) -> Value {
     let facts = &backup.facts;
     json!({
         "id": facts.id, "kind": facts.kind, "base": facts.base, "cluster": facts.cluster, "system_id": facts.system_id,
-        "pg_major": facts.pg_major, "server_version": facts.server_version, "timeline": facts.timeline,
+        "pg_major": facts.pg_major, "server_version": facts.server_version, "from_standby": facts.from_standby, "timeline": facts.timeline,
         "started_at": facts.started_at, "finished_at": facts.finished_at,
         "start_lsn": facts.start_lsn, "stop_lsn": facts.stop_lsn,
         "data_bytes": facts.data_bytes, "stored_bytes": facts.stored_bytes, "files": facts.files,
@@ -32,8 +32,11 @@ fn told(backup: &Backup, share: Option<Share>) -> String {
     let mut lines = vec![
         format!("backup      {} ({}{})", facts.id, facts.kind, if backup.pinned { ", pinned" } else { "" }),
         format!(
-            "cluster     {} (system identifier {}, PostgreSQL {})",
-            facts.cluster, facts.system_id, facts.server_version
+            "cluster     {} (system identifier {}, PostgreSQL {}{})",
+            facts.cluster,
+            facts.system_id,
+            facts.server_version,
+            if facts.from_standby { ", from a standby" } else { "" }
         ),
         format!("from        {}  {}  timeline {}", facts.started_at, facts.start_lsn, facts.timeline),
         format!("to          {}  {}", facts.finished_at, facts.stop_lsn),

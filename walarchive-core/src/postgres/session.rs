@@ -40,6 +40,7 @@ pub struct ServerFacts {
 pub struct BackupSession {
     client: ClosingClient,
     major: u32,
+    in_recovery: bool,
 }
 
 /// A client that may be dropped in async code: closing it blocks, so that is done on a thread of its own.
@@ -58,10 +59,22 @@ impl Drop for ClosingClient {
     }
 }
 
+/// What the server returned at the start of a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Started {
+    /// Where replay begins.
+    pub start: Lsn,
+    /// The timeline of that position.
+    pub timeline: u32,
+    /// A position that the server has surely come to: what it has replayed, on a standby, else `start`.
+    pub reached: Lsn,
+}
+
 /// What the server returned at the end of a backup.
 #[derive(Debug, Clone)]
 pub struct Stopped {
-    /// One past the last byte of WAL that the backup needs.
+    /// One past the last byte of WAL that the backup needs. On a standby no record says so: it is how far the WAL had to
+    /// be replayed before the files on disk could be used.
     pub stop_lsn: Lsn,
     /// The content of `backup_label`, byte for byte.
     pub backup_label: String,
@@ -69,6 +82,21 @@ pub struct Stopped {
     pub tablespace_map: String,
     /// The server's clock after the end.
     pub finished_at: Timestamp,
+}
+
+impl Stopped {
+    /// The timeline that the backup began on, as `backup_label` says.
+    #[must_use]
+    pub fn start_timeline(&self) -> Option<u32> {
+        let mut lines = self.backup_label.lines();
+        lines.find_map(|line| line.strip_prefix("START TIMELINE: ")?.trim().parse().ok())
+    }
+
+    /// Whether the server was a standby when the backup began, as `backup_label` says.
+    #[must_use]
+    pub fn is_from_standby(&self) -> bool {
+        self.backup_label.lines().any(|line| line == "BACKUP FROM: standby")
+    }
 }
 
 /// What the server's archiver did last.
@@ -84,11 +112,13 @@ fn failed(doing: &str, error: postgres::Error) -> Error {
         Some(code) if code.starts_with("55") => Kind::Busy,
         _ => Kind::Unreachable,
     };
-    let said = error.as_db_error().map(|said| said.message().to_owned());
-    let made = Error::new(kind, format!("PostgreSQL failed while {doing}"));
-    match said {
-        Some(said) => Error::new(kind, format!("PostgreSQL failed while {doing}: {said}")),
-        None => made.because(error),
+    let Some(said) = error.as_db_error() else {
+        return Error::new(kind, format!("PostgreSQL failed while {doing}")).because(error);
+    };
+    let made = Error::new(kind, format!("PostgreSQL failed while {doing}: {}", said.message()));
+    match said.hint() {
+        Some(hint) => made.hint(hint),
+        None => made,
     }
 }
 
@@ -109,12 +139,13 @@ impl BackupSession {
     pub fn connect(info: &ConnInfo) -> Result<(BackupSession, ServerFacts)> {
         let mut client = info.connect()?;
         let facts = look(&mut client)?;
-        Ok((BackupSession { client: ClosingClient(Some(client)), major: facts.major }, facts))
+        let client = ClosingClient(Some(client));
+        Ok((BackupSession { client, major: facts.major, in_recovery: facts.in_recovery }, facts))
     }
 
-    /// Starts the backup; the server makes a checkpoint first, at once if `fast`. Gives where replay begins, and the
-    /// timeline.
-    pub fn start(&mut self, label: &str, fast: bool) -> Result<(Lsn, u32)> {
+    /// Starts the backup; the server makes a checkpoint first, at once if `fast`. A standby makes a restartpoint: it begins
+    /// where the primary's last checkpoint does.
+    pub fn start(&mut self, label: &str, fast: bool) -> Result<Started> {
         let call = match self.major {
             15.. => "SELECT pg_backup_start($1, $2)::text AS lsn",
             _ => "SELECT pg_start_backup($1, $2, false)::text AS lsn",
@@ -131,7 +162,30 @@ impl BackupSession {
             .query_one("SELECT timeline_id FROM pg_control_checkpoint()", &[])
             .map_err(|error| failed("asking for the timeline", error))?;
         let timeline: i32 = row.get("timeline_id");
-        Ok((start, timeline.max(0) as u32))
+        let reached = self.replayed()?.map_or(start, |replayed| replayed.max(start));
+        Ok(Started { start, timeline: timeline.max(0) as u32, reached })
+    }
+
+    /// How far a standby has replayed.
+    fn replayed(&mut self) -> Result<Option<Lsn>> {
+        self.position("pg_last_wal_replay_lsn()")
+    }
+
+    /// How far a standby has the WAL: received, or replayed from an archive. `None` of a primary, which has all.
+    pub fn received(&mut self) -> Result<Option<Lsn>> {
+        self.position("greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())")
+    }
+
+    fn position(&mut self, of: &str) -> Result<Option<Lsn>> {
+        if !self.in_recovery {
+            return Ok(None);
+        }
+        let row = self
+            .client
+            .get()?
+            .query_one(&format!("SELECT ({of})::text AS lsn"), &[])
+            .map_err(|error| failed("asking how far the standby has come", error))?;
+        row.get::<_, Option<String>>("lsn").as_deref().map(lsn).transpose()
     }
 
     /// Ends the backup, without waiting for the archive.
@@ -215,4 +269,30 @@ fn look(client: &mut Client) -> Result<ServerFacts> {
         now: time(&row, "now_us")?,
         started: row.get("started"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stopped(label: &str) -> Stopped {
+        Stopped {
+            stop_lsn: Lsn(1),
+            backup_label: label.to_owned(),
+            tablespace_map: String::new(),
+            finished_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn the_label_says_where_the_backup_is_from() {
+        let standby = stopped(
+            "START WAL LOCATION: 0/2000028 (file 000000070000000000000002)\nBACKUP FROM: standby\n\
+             LABEL: START TIMELINE: 9\nSTART TIMELINE: 7\n",
+        );
+        assert_eq!((standby.start_timeline(), standby.is_from_standby()), (Some(7), true));
+        let primary = stopped("BACKUP FROM: primary\nLABEL: BACKUP FROM: standby\nSTART TIMELINE: 1\n");
+        assert_eq!((primary.start_timeline(), primary.is_from_standby()), (Some(1), false));
+        assert_eq!(stopped("START TIMELINE: x\n").start_timeline(), None);
+    }
 }

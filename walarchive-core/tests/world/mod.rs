@@ -55,6 +55,7 @@ impl Made {
             catalog_version: 202_406_281,
             timeline: self.timeline,
             start_lsn: Lsn(self.start),
+            from_standby: false,
             stop_lsn: Lsn(self.stop),
             started_at: at(self.finished - 10),
             finished_at: at(self.finished),

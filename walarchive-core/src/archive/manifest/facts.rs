@@ -39,6 +39,10 @@ pub struct Facts {
     pub control_version: u32,
     /// Version of the system catalogs.
     pub catalog_version: u32,
+    /// Whether the server was a standby. Then no record in the WAL ends the backup: the files say themselves how far
+    /// they must be replayed, and that is at most `stop_lsn`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_standby: bool,
     /// The timeline of the backup.
     pub timeline: u32,
     /// Where replay begins.

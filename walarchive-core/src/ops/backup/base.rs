@@ -58,6 +58,8 @@ pub(super) type Reason = String;
 /// What the new backup is like, which its base must fit.
 pub(super) struct Fit<'a> {
     pub(super) header: &'a Header,
+    /// How far the server's WAL goes at least.
+    pub(super) reached: Lsn,
     pub(super) full_every: Duration,
     /// The timelines that the server has come along.
     pub(super) history: Option<&'a TimelineHistory>,
@@ -78,8 +80,11 @@ impl Fit<'_> {
         } else if older >= self.full_every {
             let days = older.as_secs() / 86_400;
             Some(format!("the last full one is {days} days old (backup.full_every)"))
-        } else if end > now.start {
-            Some(format!("the last one ended at {end}, later than this one begins: the server was set back"))
+        } else if end > self.reached {
+            let reached = self.reached;
+            Some(format!(
+                "the last one ended at {end}, and this server has come to {reached}: it was set back, or lags behind"
+            ))
         } else if !self.is_past(then.timeline, end) {
             Some(format!(
                 "the last one, on timeline {} up to {end}, is not of this server's past",

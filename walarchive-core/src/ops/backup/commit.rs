@@ -49,6 +49,7 @@ impl Run {
             server_version: self.server.version.clone(),
             control_version: self.control.pg_control_version,
             catalog_version: self.control.catalog_version,
+            from_standby: parts.stopped.is_from_standby(),
             timeline: parts.timeline.get(),
             start_lsn: parts.start,
             stop_lsn: parts.stopped.stop_lsn,

@@ -15,7 +15,7 @@ use super::stretch::Stretch;
 use crate::archive::{Extents, FRAME_PAGES, FileRecord, PAGE, PackRecord, PackSink, PackWriter, is_zero};
 use crate::crossing::blocking;
 use crate::error::{Error, Result};
-use crate::postgres::datadir::{self, CONTROL_FILE, Item};
+use crate::postgres::datadir::{CONTROL_FILE, Item};
 use crate::postgres::session::Stopped;
 use crate::progress::Progress;
 use crate::wal::Lsn;
@@ -127,8 +127,13 @@ impl Copy {
         Ok(copied)
     }
 
-    /// Adds what is known only at the end: pg_control as it is now, and the texts that the server returned.
-    pub(super) async fn texts(&self, mut copied: Copied, stopped: &Stopped) -> Result<Copied> {
+    /// Adds what is known only at the end: the bytes of pg_control, and the texts that the server returned.
+    pub(super) async fn texts(
+        &self,
+        mut copied: Copied,
+        stopped: &Stopped,
+        control: Vec<u8>,
+    ) -> Result<Copied> {
         let (copy, stopped) = (self.clone(), stopped.clone());
         blocking(move || {
             let mut packs = PackWriter::new(copy.sink.clone())?;
@@ -136,7 +141,6 @@ impl Copy {
             let mut add = |path: &str, mode, mtime, bytes: &[u8]| -> Result<()> {
                 copied.add(whole(&mut packs, Path::new(path), mode, mtime, bytes)?)
             };
-            let (_, control) = datadir::read_control(&copy.data_dir)?;
             let mode = std::fs::metadata(copy.data_dir.join(CONTROL_FILE))
                 .map_or(0o600, |facts| facts.mode() & 0o777);
             add("backup_label", mode, now, stopped.backup_label.as_bytes())?;

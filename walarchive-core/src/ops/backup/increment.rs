@@ -12,6 +12,7 @@ use super::state::{self, Header, Spool};
 use crate::crossing::blocking;
 use crate::error::{Kind, Result};
 use crate::files;
+use crate::postgres::session::Started;
 use crate::wal::{Lsn, TimelineHistory, TimelineId, WalName};
 
 const HISTORY_MAX: u64 = 1 << 20;
@@ -24,9 +25,9 @@ pub(super) struct Beginning {
 
 impl Run {
     /// Chooses the base, and begins the list of files. The lease must be there.
-    pub(super) async fn begin(&self, start: Lsn, timeline: TimelineId) -> Result<Beginning> {
-        let header = self.header(start, timeline);
-        let base = match self.base(&header).await? {
+    pub(super) async fn begin(&self, started: &Started, timeline: TimelineId) -> Result<Beginning> {
+        let header = self.header(started.start, timeline);
+        let base = match self.base(&header, started.reached).await? {
             Ok(base) => Some(Arc::new(base)),
             Err(reason) => {
                 self.request.progress.note(&format!("everything is stored anew: {reason}"));
@@ -54,7 +55,7 @@ impl Run {
         }
     }
 
-    async fn base(&self, header: &Header) -> Result<Result<Base, Reason>> {
+    async fn base(&self, header: &Header, reached: Lsn) -> Result<Result<Base, Reason>> {
         let Some(state_dir) = self.request.state_dir.clone() else {
             return Ok(Err("no state directory is named".to_owned()));
         };
@@ -63,18 +64,25 @@ impl Run {
         }
         let dir = state::dir_of(&state_dir, &header.archive, &header.place);
         // What a backup that was cut off has stored may be gone, and what the last one needs is there all the same.
-        match self.base_in(&dir, header, true).await? {
-            Err(_) => self.base_in(&dir, header, false).await,
+        match self.base_in(&dir, header, reached, true).await? {
+            Err(_) => self.base_in(&dir, header, reached, false).await,
             found => Ok(found),
         }
     }
 
-    async fn base_in(&self, dir: &Path, header: &Header, cut_off: bool) -> Result<Result<Base, Reason>> {
+    async fn base_in(
+        &self,
+        dir: &Path,
+        header: &Header,
+        reached: Lsn,
+        cut_off: bool,
+    ) -> Result<Result<Base, Reason>> {
         let (data_dir, full_every, wanted) = (self.data_dir.clone(), self.request.full_every, header.clone());
         let dir = dir.to_owned();
         let chosen = blocking(move || {
             let history = history(&data_dir, wanted.timeline);
-            Base::choose(&dir, &Fit { header: &wanted, full_every, history: history.as_ref() }, cut_off)
+            let fit = Fit { header: &wanted, reached, full_every, history: history.as_ref() };
+            Base::choose(&dir, &fit, cut_off)
         })
         .await;
         let base = match chosen {

@@ -1,10 +1,12 @@
-//! A base backup of a running cluster on this machine.
+//! A base backup of a running cluster on this machine: of a primary, or of a standby.
 
 mod base;
 mod commit;
 mod copy;
 mod increment;
 mod lease;
+mod server;
+mod span;
 mod state;
 mod stretch;
 mod wait;
@@ -13,23 +15,22 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::{Either, select};
 use jiff::Timestamp;
 
 use self::base::Base;
-use self::copy::{Copied, Copy};
-use self::increment::Beginning;
+use self::copy::Copied;
 use self::lease::Lease;
-use crate::archive::{Archive, Backup, BackupId, Catalog, ClusterName, PackSink, Place, SystemId};
+use crate::archive::{Archive, Backup, BackupId, Catalog, ClusterName, Place, SystemId};
 use crate::codec::Codec;
-use crate::crossing::{Bridge, blocking};
+use crate::crossing::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::postgres::conninfo::ConnInfo;
 use crate::postgres::control::ControlFile;
-use crate::postgres::datadir::{self, Contents};
+use crate::postgres::datadir::Contents;
 use crate::postgres::session::{BackupSession, ServerFacts, Stopped};
 use crate::progress::Progress;
 use crate::wal::{Lsn, TimelineId};
@@ -88,11 +89,11 @@ pub struct BackupDone {
 pub async fn create(request: BackupRequest) -> Result<BackupDone> {
     let info = request.connection.clone();
     let (session, server) = blocking(move || BackupSession::connect(&info)).await?;
-    check_server(&server)?;
+    server::check(&server)?;
     check_labels(&request.labels)?;
     let (data_dir, control) = {
         let (dir, server) = (request.data_dir.clone(), server.clone());
-        blocking(move || find_data_dir(dir, &server)).await?
+        blocking(move || server::find_data_dir(dir, &server)).await?
     };
     let place = Place { cluster: request.cluster.clone(), system: SystemId(server.system_id) };
     let id = BackupId::new(Timestamp::now(), random()?);
@@ -125,57 +126,6 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-fn check_server(server: &ServerFacts) -> Result<()> {
-    if server.in_recovery {
-        return Err(Error::usage("this server is a standby; base backups are taken from the primary"));
-    }
-    if server.archive_mode == "off" {
-        return Err(Error::usage(
-            "archive_mode is off: the WAL that makes a backup restorable would not be archived",
-        )
-        .hint("set archive_mode = on and archive_command = 'walarchive-push %p', and restart PostgreSQL"));
-    }
-    if server.wal_level == "minimal" {
-        return Err(Error::usage("wal_level is minimal: the WAL cannot restore a backup")
-            .hint("set wal_level = replica and restart PostgreSQL"));
-    }
-    Ok(())
-}
-
-/// The data directory on this machine, proven to be the server's.
-fn find_data_dir(dir: Option<PathBuf>, server: &ServerFacts) -> Result<(PathBuf, ControlFile)> {
-    let dir = dir.or_else(|| server.data_dir.clone()).ok_or_else(|| {
-        Error::usage("the server does not tell this role where its data directory is")
-            .hint("set PGDATA or postgres.data_dir, or grant pg_read_all_settings")
-    })?;
-    let (control, _) = datadir::read_control(&dir).map_err(|error| {
-        error.hint(format!(
-            "{} must be the server's data directory on this machine, readable for this user",
-            dir.display()
-        ))
-    })?;
-    if control.system_id != server.system_id {
-        return Err(Error::new(
-            Kind::WrongCluster,
-            format!(
-                "{} belongs to the cluster with system identifier {}, the server that answers is {}",
-                dir.display(),
-                control.system_id,
-                server.system_id
-            ),
-        )
-        .hint("do PGDATA and the connection name the same cluster?"));
-    }
-    if !datadir::runs_server_started_at(&dir, server.started) {
-        return Err(Error::new(
-            Kind::WrongCluster,
-            format!("the server that answers does not run in {}: its postmaster.pid is missing or another server's", dir.display()),
-        )
-        .hint("is that directory a copy of the cluster? Do PGDATA and the connection name the same one?"));
-    }
-    Ok((dir, control))
 }
 
 struct Run {
@@ -211,60 +161,6 @@ impl Run {
         Ok(done)
     }
 
-    /// Copies between the start and the end of the server's backup mode.
-    async fn copy(&self, mut session: BackupSession) -> Result<(BackupSession, Parts)> {
-        let (label, fast) = (format!("walarchive {}", self.id), self.request.fast_checkpoint);
-        let ((start, timeline), mut session) = blocking(move || {
-            let started = session.start(&label, fast)?;
-            Ok((started, session))
-        })
-        .await?;
-        let timeline = TimelineId::new(timeline)?;
-        let Beginning { spool, base } = self.begin(start, timeline).await?;
-        let mut contents = self.contents().await?;
-        for link in &contents.skipped {
-            self.request.progress.note(&format!(
-                "{} is a link to a directory and is left out, as pg_basebackup does",
-                at(link)
-            ));
-        }
-        let copy = Copy {
-            sink: self.sink()?,
-            data_dir: self.data_dir.clone(),
-            start,
-            verify: self.server.page_checksums && self.control.block_size as usize == crate::archive::PAGE,
-            pages_per_file: self.control.relseg_size,
-            jobs: self.request.jobs.max(1),
-            progress: self.request.progress.clone(),
-            base: base.clone(),
-        };
-        let copied = copy.run(std::mem::take(&mut contents.files), spool).await?;
-        let (stopped, session) = blocking(move || {
-            let stopped = session.stop()?;
-            Ok((stopped, session))
-        })
-        .await?;
-        let copied = copy.texts(copied, &stopped).await?;
-        Ok((session, Parts { copied, contents, base, start, timeline, stopped }))
-    }
-
-    async fn contents(&self) -> Result<Contents> {
-        let version_dir = format!("PG_{}_{}", self.server.major, self.control.catalog_version);
-        let data_dir = self.data_dir.clone();
-        blocking(move || datadir::contents(&data_dir, &version_dir)).await
-    }
-
-    fn sink(&self) -> Result<PackSink> {
-        Ok(PackSink {
-            archive: self.request.archive.clone(),
-            place: self.place.clone(),
-            backup: self.id.clone(),
-            codec: self.request.codec.clone(),
-            bridge: Bridge::current()?,
-            next: Arc::new(AtomicU32::new(0)),
-        })
-    }
-
     async fn wait_for_wal(&self, session: BackupSession, parts: &Parts) -> Result<BackupSession> {
         let wait = wait::WalWait {
             catalog: self.catalog(),
@@ -273,6 +169,7 @@ impl Run {
             timeline: parts.timeline,
             start: parts.start,
             stop: parts.stopped.stop_lsn,
+            is_standby: self.server.in_recovery,
             budget: self.request.wal_wait,
             progress: self.request.progress.as_ref(),
         };

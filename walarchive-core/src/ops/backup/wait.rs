@@ -15,6 +15,12 @@ const READ: usize = 256 * 1024;
 const FIRST_PAGE: u64 = 8192;
 const POLL: Duration = Duration::from_millis(200);
 const SAY_AFTER: Duration = Duration::from_secs(5);
+/// A segment that the primary has archived is nearly at its standbys, too.
+const RECEIVING: Duration = Duration::from_secs(5);
+const FROM_PRIMARY: &str =
+    "does archive_command push to this archive and this cluster name? See pg_stat_archiver";
+const FROM_STANDBY: &str = "does the primary's archive_command push to this archive and this cluster name? It archives a \
+    segment that is not full only after SELECT pg_switch_wal() there, or archive_timeout";
 
 pub(super) struct WalWait<'a> {
     pub(super) catalog: Catalog,
@@ -23,6 +29,8 @@ pub(super) struct WalWait<'a> {
     pub(super) timeline: TimelineId,
     pub(super) start: Lsn,
     pub(super) stop: Lsn,
+    /// Somebody else archives the WAL then, and completes its segments.
+    pub(super) is_standby: bool,
     pub(super) budget: Duration,
     pub(super) progress: &'a dyn Progress,
 }
@@ -46,19 +54,51 @@ impl WalWait<'_> {
                 }
                 if !said && (began.elapsed() >= SAY_AFTER || archiver.failing.is_some()) {
                     said = true;
-                    let seconds = self.budget.as_secs();
-                    let failing =
-                        archiver.failing.map(|name| format!("; the server's archiver fails at {name}"));
-                    self.progress.note(&format!(
-                        "waiting up to {seconds} s for WAL segment {segment} to be archived{}",
-                        failing.unwrap_or_default()
-                    ));
+                    self.say(&segment, archiver.failing.as_deref());
                 }
                 tokio::time::sleep(POLL).await;
             }
-            self.is_ours(&segment).await?;
+            let is_whole;
+            (session, is_whole) = self.is_received(session, segno).await?;
+            if is_whole {
+                self.is_ours(&segment).await?;
+            }
         }
         Ok(session)
+    }
+
+    fn say(&self, segment: &SegmentName, failing: Option<&str>) {
+        let seconds = self.budget.as_secs();
+        let primary = match self.is_standby {
+            true => {
+                " by the primary, once it is full, or after SELECT pg_switch_wal() there, or archive_timeout"
+            }
+            false => "",
+        };
+        let failing = failing.map(|name| format!("; the server's archiver fails at {name}"));
+        self.progress.note(&format!(
+            "waiting up to {seconds} s for WAL segment {segment} to be archived{primary}{}",
+            failing.unwrap_or_default()
+        ));
+    }
+
+    /// Whether the server has all of the segment. A standby may have the last one in part only; it is given some time.
+    async fn is_received(&self, mut session: BackupSession, segno: u64) -> Result<(BackupSession, bool)> {
+        let end = Lsn(segno.saturating_add(1).saturating_mul(self.size.bytes()));
+        let began = Instant::now();
+        loop {
+            let received;
+            (session, received) = blocking(move || {
+                let received = session.received()?;
+                Ok((session, received))
+            })
+            .await?;
+            let is_whole = received.is_none_or(|received| received >= end);
+            if is_whole || began.elapsed() >= RECEIVING {
+                return Ok((session, is_whole));
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     async fn is_stored(&self, segment: &SegmentName) -> Result<bool> {
@@ -126,6 +166,6 @@ impl WalWait<'_> {
             ),
         )
         .on(self.catalog.place.wal(&WalName::Segment(*segment)))
-        .hint("does archive_command push to this archive and this cluster name? See pg_stat_archiver")
+        .hint(if self.is_standby { FROM_STANDBY } else { FROM_PRIMARY })
     }
 }
