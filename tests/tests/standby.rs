@@ -80,13 +80,14 @@ impl Pair {
 
     /// A backup that the test has stopped in the middle, in its own process.
     fn begin_and_hold(&self, standby: &Cluster) -> Background {
-        let product = self.product.but("WALARCHIVE_BACKUP_CODEC", "xz:6").connected(standby);
-        let command = product.command(&["backup", "create", "--jobs", "1"]);
+        let product = self.product.but("WALARCHIVE_BACKUP_CODEC", "gzip:9").connected(standby);
+        let command = product.command(&["backup", "create", "--full", "--jobs", "1"]);
         let backup = Background::start(command, self.scratch.join("held.log"));
         wait_until("the backup is running", SOON, || {
             // It has begun to list what it stores.
             remembered(&self.product.state_dir()).iter().any(|name| name.starts_with("running."))
         });
+        std::thread::sleep(Duration::from_millis(300));
         backup.hold();
         backup
     }
@@ -162,6 +163,25 @@ fn a_backup_of_a_standby_restores_while_the_primary_works() {
     let mut latest = pair.product.restore(&pair.scratch, &args);
     latest.start_promoted();
     assert!(latest.dump() == pair.primary.dump(), "the restored cluster is not what the primary is");
+}
+
+#[test]
+fn the_files_say_how_far_they_must_be_replayed() {
+    let Some(pair) = Pair::new("") else { return };
+    let mut backup = pair.begin_and_hold(&pair.standby);
+    pair.change("update pgbench_accounts set filler = 'later'");
+    let written = pair.standby.psql("select min_recovery_end_lsn from pg_control_recovery()");
+    backup.go_on();
+    wait_until("the backup ends", SOON, || {
+        pair.switch();
+        backup.ended().is_some()
+    });
+    assert!(backup.wait(SOON).success(), "{}", backup.printed());
+    let mut restored = pair.product.restore(&pair.scratch, &["--to", "immediate"]);
+    let needed = restored.control("Minimum recovery ending location");
+    assert_eq!(pair.primary.psql(&format!("select '{needed}'::pg_lsn >= '{written}'")), "t");
+    restored.start_promoted();
+    assert!(restored.dump() == pair.primary.dump(), "the backup alone is not what the primary was");
 }
 
 #[test]
