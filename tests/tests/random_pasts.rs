@@ -38,7 +38,10 @@ impl Past {
         let scratch = Scratch::new();
         let checksums = seed.is_multiple_of(2);
         let builder = Cluster::builder(&scratch).wal_segment_mib(1).data_checksums(checksums);
-        let cluster = builder.conf("autovacuum = off").conf("fsync = off").start()?;
+        let builder = builder.conf("autovacuum = off").conf("fsync = off");
+        // Servers that can tell what has changed do.
+        let summarizing = postgres_major() >= Some(17);
+        let cluster = if summarizing { builder.conf("summarize_wal = on") } else { builder }.start()?;
         let mut product = Product::new(&scratch);
         product.set("WALARCHIVE_PRUNE_GRACE", "0s");
         cluster.archive_with(&product);

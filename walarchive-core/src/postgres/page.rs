@@ -4,7 +4,7 @@ use crate::wal::Lsn;
 
 mod relation;
 
-pub use relation::{Fork, RelationFile, relation_file};
+pub use relation::{DEFAULT_TABLESPACE, Fork, GLOBAL_TABLESPACE, RelationFile, relation_file};
 
 /// The size of a page, in bytes, unless PostgreSQL was built otherwise.
 pub const PAGE_SIZE: usize = 8192;

@@ -26,6 +26,8 @@ pub struct ServerFacts {
     pub archive_mode: String,
     /// How much goes into the WAL.
     pub wal_level: String,
+    /// Whether the server keeps summaries of its WAL (PostgreSQL 17 and later).
+    pub summarize_wal: bool,
     /// Whether pages have checksums.
     pub page_checksums: bool,
     /// Its databases, by number and name. A name that cannot be read as text is left out.
@@ -38,16 +40,16 @@ pub struct ServerFacts {
 
 /// A connection that holds a backup open. Dropping it ends the backup on the server, which is left as it was.
 pub struct BackupSession {
-    client: ClosingClient,
+    pub(super) client: ClosingClient,
     major: u32,
     in_recovery: bool,
 }
 
 /// A client that may be dropped in async code: closing it blocks, so that is done on a thread of its own.
-struct ClosingClient(Option<Client>);
+pub(super) struct ClosingClient(Option<Client>);
 
 impl ClosingClient {
-    fn get(&mut self) -> Result<&mut Client> {
+    pub(super) fn get(&mut self) -> Result<&mut Client> {
         self.0.as_mut().ok_or_else(|| Error::bug("the connection is closed"))
     }
 }
@@ -106,7 +108,7 @@ pub struct ArchiverState {
     pub failing: Option<String>,
 }
 
-fn failed(doing: &str, error: postgres::Error) -> Error {
+pub(super) fn failed(doing: &str, error: postgres::Error) -> Error {
     let kind = match error.code().map(|code| code.code().to_owned()) {
         Some(code) if code.starts_with("42501") => Kind::Denied,
         Some(code) if code.starts_with("55") => Kind::Busy,
@@ -122,7 +124,7 @@ fn failed(doing: &str, error: postgres::Error) -> Error {
     }
 }
 
-fn lsn(text: &str) -> Result<Lsn> {
+pub(super) fn lsn(text: &str) -> Result<Lsn> {
     text.parse().map_err(|error: Error| error.during("reading a position that the server gave"))
 }
 
@@ -238,6 +240,7 @@ fn look(client: &mut Client) -> Result<ServerFacts> {
                  pg_is_in_recovery() AS in_recovery, \
                  current_setting('archive_mode') AS archive_mode, \
                  current_setting('wal_level') AS wal_level, \
+                 coalesce(current_setting('summarize_wal', true), 'off') = 'on' AS summarize_wal, \
                  current_setting('data_checksums') AS checksums, \
                  extract(epoch FROM pg_postmaster_start_time())::bigint AS started, {NOW}"
             ),
@@ -264,6 +267,7 @@ fn look(client: &mut Client) -> Result<ServerFacts> {
         in_recovery: row.get("in_recovery"),
         archive_mode: row.get("archive_mode"),
         wal_level: row.get("wal_level"),
+        summarize_wal: row.get("summarize_wal"),
         page_checksums: row.get::<_, String>("checksums") == "on",
         databases: databases.iter().filter_map(database).collect(),
         now: time(&row, "now_us")?,

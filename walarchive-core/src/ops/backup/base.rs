@@ -40,6 +40,9 @@ struct Known {
 pub(super) struct BaseFile {
     pub(super) record: FileRecord,
     look: Option<Look>,
+    /// As the backup saw it, and whether that was brought to its end.
+    seen: Option<Look>,
+    is_of_backup: bool,
     pub(super) sums: Sums,
     /// Where the backup began that read it: pages that were changed later have a later position.
     pub(super) start: Lsn,
@@ -49,6 +52,11 @@ impl BaseFile {
     /// Whether nothing has written to the file since.
     pub(super) fn looks_like(&self, now: &Look) -> bool {
         self.look.as_ref() == Some(now) && self.record.size == now.size()
+    }
+
+    /// Whether it is the file that the last backup read, so that what the WAL has not changed since is as it was.
+    pub(super) fn goes_on_as(&self, now: &Look) -> bool {
+        self.is_of_backup && self.seen.is_some_and(|seen| seen.is_in_place_of(now))
     }
 }
 
@@ -161,6 +169,11 @@ impl Base {
         Ok(Ok(()))
     }
 
+    /// The last backup, and where it ended.
+    pub(super) fn last(&self) -> Option<(&Header, Lsn)> {
+        self.states.iter().find_map(|known| Some((&known.state.header, known.state.stop?)))
+    }
+
     /// All packs, in the order of their numbers.
     pub(super) fn packs(&self) -> &[PackRecord] {
         &self.packs
@@ -187,8 +200,14 @@ impl Base {
             let number = |pack| Ok(known.numbers.get(&pack).copied().unwrap_or(u32::MAX));
             file.record.extents.renumber(number).ok()?;
             let settled = |look: &Look| look.is_settled_before(known.state.header.began);
-            let look = file.look.filter(settled);
-            Some(BaseFile { record: file.record, look, sums: file.sums, start: known.state.header.start })
+            Some(BaseFile {
+                record: file.record,
+                look: file.look.filter(settled),
+                seen: file.look,
+                is_of_backup: known.state.stop.is_some(),
+                sums: file.sums,
+                start: known.state.header.start,
+            })
         })
     }
 

@@ -15,6 +15,7 @@ use super::stretch::Stretch;
 use crate::archive::{Extents, FRAME_PAGES, FileRecord, PAGE, PackRecord, PackSink, PackWriter, is_zero};
 use crate::crossing::blocking;
 use crate::error::{Error, Result};
+use crate::postgres::changes::Changes;
 use crate::postgres::datadir::{CONTROL_FILE, Item};
 use crate::postgres::session::Stopped;
 use crate::progress::Progress;
@@ -37,6 +38,8 @@ pub(super) struct Copy {
     pub(super) progress: Arc<dyn Progress>,
     /// What earlier backups have stored.
     pub(super) base: Option<Arc<Base>>,
+    /// What the WAL has changed since the last one began, if that is known.
+    pub(super) changes: Option<Arc<Changes>>,
 }
 
 /// What was copied.
@@ -251,7 +254,7 @@ fn join(pieces: BTreeMap<u64, Piece>) -> Option<Remembered> {
         record.extents.append(later.extents);
         record.damaged.extend(later.damaged);
         all.sums.append(next.sums);
-        all.look = all.look.filter(|look| Some(look) == next.look.as_ref());
+        all.look = all.look.and_then(|look| look.joined(next.look));
         all
     })
 }

@@ -52,6 +52,7 @@ impl Run {
             full_since: now,
             readers: self.request.archive.readers(),
             block_size: self.control.block_size,
+            page_checksums: Some(self.server.page_checksums),
         }
     }
 
@@ -128,7 +129,7 @@ impl Run {
 }
 
 /// The timelines that the server has come along, as far as it has the file that says so.
-fn history(data_dir: &Path, timeline: u32) -> Option<TimelineHistory> {
+pub(super) fn history(data_dir: &Path, timeline: u32) -> Option<TimelineHistory> {
     let timeline = TimelineId::new(timeline).ok()?;
     let path = data_dir.join("pg_wal").join(WalName::History(timeline).to_string());
     TimelineHistory::parse(timeline, &files::read(&path, HISTORY_MAX).ok()?).ok()

@@ -9,6 +9,7 @@ mod server;
 mod span;
 mod state;
 mod stretch;
+mod unread;
 mod wait;
 
 use std::collections::BTreeMap;

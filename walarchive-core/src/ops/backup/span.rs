@@ -22,6 +22,7 @@ impl Run {
         let timeline = TimelineId::new(started.timeline)?;
         self.stays_on(timeline).await?;
         let Beginning { spool, base } = self.begin(&started, timeline).await?;
+        let (changes, session) = self.changes(session, base.as_deref(), &started, timeline).await?;
         let contents = self.contents().await?;
         for link in &contents.skipped {
             self.request.progress.note(&format!(
@@ -38,6 +39,7 @@ impl Run {
             jobs: self.request.jobs.max(1),
             progress: self.request.progress.clone(),
             base: base.clone(),
+            changes,
         };
         let copied = copy.run(&contents.files, spool).await?;
         let (_, control) = self.read_control().await?;

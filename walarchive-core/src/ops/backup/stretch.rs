@@ -11,6 +11,7 @@ use super::at;
 use super::base::{Base, BaseFile};
 use super::copy::{Copy, Piece, READ, Task};
 use super::state::{Look, Remembered, Sums};
+use super::unread::Unread;
 use crate::archive::{Extent, Extents, FRAME_PAGES, FileRecord, PAGE, PackWriter, is_zero};
 use crate::error::{Error, Result};
 use crate::postgres::datadir::Item;
@@ -91,9 +92,16 @@ impl<'a> Stretch<'a> {
             self.copy.progress.advance(piece.copied.record.size);
             return Ok(piece);
         }
+        let unread = Unread::of(self.copy, self.relation.as_ref(), self.earlier, &look);
         let mut from = self.task.from;
         while from < to {
-            let want = usize::try_from(to - from).unwrap_or(READ).min(READ);
+            if let Some(unread) = &unread {
+                let taken = unread.take(from, to, &mut piece.copied);
+                self.copy.progress.advance(taken);
+                from += taken;
+            }
+            let until = unread.as_ref().map_or(to, |unread| unread.next(from, to.min(from + READ as u64)));
+            let want = usize::try_from(until - from).unwrap_or(READ).min(READ);
             let got = read_at(&file, &mut buffer[..want], from).map_err(failed)?;
             // What was cut off meanwhile is zeros: the WAL cuts it off again.
             buffer[got..want].fill(0);

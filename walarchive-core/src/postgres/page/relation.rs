@@ -1,5 +1,10 @@
 //! Which files consist of data pages.
 
+/// Where relations are that nobody placed elsewhere: `base`.
+pub const DEFAULT_TABLESPACE: u32 = 1663;
+/// Where relations are that all databases share: `global`.
+pub const GLOBAL_TABLESPACE: u32 = 1664;
+
 /// One of the files that together store a relation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fork {
@@ -16,6 +21,8 @@ pub enum Fork {
 /// What the path of a relation's file says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RelationFile {
+    /// The tablespace; PostgreSQL's own are [`DEFAULT_TABLESPACE`] and [`GLOBAL_TABLESPACE`].
+    pub tablespace_oid: u32,
     /// The database; 0 for relations that all databases share.
     pub database_oid: u32,
     /// The relation's file number.
@@ -42,13 +49,12 @@ impl RelationFile {
 #[must_use]
 pub fn relation_file(path: &str) -> Option<RelationFile> {
     let parts: Vec<&str> = path.split('/').collect();
-    let (database_oid, file) = match parts[..] {
-        ["base", database, file] => (oid(database)?, file),
-        ["global", file] => (0, file),
+    let (tablespace_oid, database_oid, file) = match parts[..] {
+        ["base", database, file] => (DEFAULT_TABLESPACE, oid(database)?, file),
+        ["global", file] => (GLOBAL_TABLESPACE, 0, file),
         ["pg_tblspc", tablespace, version, database, file] => {
-            oid(tablespace)?;
             version.strip_prefix("PG_").filter(|rest| !rest.is_empty())?;
-            (oid(database)?, file)
+            (oid(tablespace)?, oid(database)?, file)
         }
         _ => return None,
     };
@@ -63,7 +69,7 @@ pub fn relation_file(path: &str) -> Option<RelationFile> {
         Some((number, "init")) => (number, Fork::Init),
         Some(_) => return None,
     };
-    Some(RelationFile { database_oid, filenode: oid(number)?, fork, segment })
+    Some(RelationFile { tablespace_oid, database_oid, filenode: oid(number)?, fork, segment })
 }
 
 /// A positive number as PostgreSQL writes it: digits, the first of which is not zero.
@@ -79,7 +85,8 @@ mod tests {
     use super::*;
 
     fn file(database_oid: u32, filenode: u32, fork: Fork, segment: u32) -> Option<RelationFile> {
-        Some(RelationFile { database_oid, filenode, fork, segment })
+        let tablespace_oid = if database_oid == 0 { GLOBAL_TABLESPACE } else { DEFAULT_TABLESPACE };
+        Some(RelationFile { tablespace_oid, database_oid, filenode, fork, segment })
     }
 
     #[test]
@@ -90,7 +97,9 @@ mod tests {
         assert_eq!(relation_file("base/5/16384_vm.1"), file(5, 16384, Fork::Vm, 1));
         assert_eq!(relation_file("base/5/16384_init"), file(5, 16384, Fork::Init, 0));
         assert_eq!(relation_file("global/1262"), file(0, 1262, Fork::Main, 0));
-        assert_eq!(relation_file("pg_tblspc/16390/PG_15_202209061/5/16391.2"), file(5, 16391, Fork::Main, 2));
+        let elsewhere =
+            file(5, 16391, Fork::Main, 2).map(|file| RelationFile { tablespace_oid: 16390, ..file });
+        assert_eq!(relation_file("pg_tblspc/16390/PG_15_202209061/5/16391.2"), elsewhere);
     }
 
     #[test]

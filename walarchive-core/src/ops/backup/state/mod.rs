@@ -50,6 +50,9 @@ pub(super) struct Header {
     pub(super) readers: String,
     /// Bytes of a page of the server.
     pub(super) block_size: u32,
+    /// Whether pages had checksums; `None` in older states. `pg_checksums` changes every page without a word in the WAL.
+    #[serde(default)]
+    pub(super) page_checksums: Option<bool>,
 }
 
 impl Header {
@@ -77,6 +80,19 @@ impl Look {
             changed: nanos(facts.mtime(), facts.mtime_nsec()),
             status_changed: nanos(facts.ctime(), facts.ctime_nsec()),
         }
+    }
+
+    /// The look of a file of which two stretches were read, and which may have been written to in between: it is known
+    /// by its place alone. `None` if they are of two files.
+    pub(super) fn joined(self, later: Option<Look>) -> Option<Look> {
+        let later = later.filter(|later| later.inode == self.inode)?;
+        let unsettled = Look { changed: i128::from(i64::MAX), ..later };
+        Some(if later == self { self } else { unsettled })
+    }
+
+    /// Whether it is the same file, whoever has written to it.
+    pub(super) fn is_in_place_of(&self, other: &Look) -> bool {
+        self.inode == other.inode
     }
 
     /// Bytes of the file.

@@ -55,6 +55,23 @@ impl Sums {
         }
     }
 
+    /// The sum of a whole page of these; `None` where pages have no positions.
+    pub(in crate::ops::backup) fn crc_of(&self, number: u32) -> Option<u32> {
+        match self {
+            Sums::Crc(sums) => sums.get(number as usize).copied(),
+            Sums::Digest(_) => None,
+        }
+    }
+
+    /// Adds a whole page whose sum is known, behind bytes whose CRC-32C is `before`; gives the CRC-32C of all. Only where
+    /// pages have positions.
+    pub(in crate::ops::backup) fn add_known(&mut self, crc: u32, before: u32) -> u32 {
+        if let Sums::Crc(sums) = self {
+            sums.push(crc);
+        }
+        with_page(before, crc)
+    }
+
     /// Whether the last page that was added is page `number` of these.
     pub(in crate::ops::backup) fn has_at(&self, number: u32, added: &Sums) -> bool {
         match (self, added) {

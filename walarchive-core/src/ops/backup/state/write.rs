@@ -154,6 +154,7 @@ mod tests {
             full_since: Timestamp::UNIX_EPOCH,
             readers: String::new(),
             block_size: 8192,
+            page_checksums: Some(true),
         };
         let mut spool = Spool::nameless(&header).unwrap();
         for name in &names {
