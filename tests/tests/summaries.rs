@@ -125,7 +125,14 @@ fn what_is_made_anew_or_cut_off_is_read() {
          create table rewritten as table rows; create index on rewritten (t); create table dropped as table rows;
          create table hinted as table rows; create unlogged table unlogged (n int); create table deleted as table rows",
     );
-    live.cluster.psql("create database copied");
+    // Two databases that differ in their catalogs; the files of those have the same names.
+    for name in ["copied", "other"] {
+        live.cluster.psql(&format!("create database {name}"));
+        let table = format!("create table of_{name} (n int)");
+        let made = live.cluster.client_command("psql").args(["-X", "-d", name, "-c", &table]).status();
+        assert!(made.is_ok_and(|made| made.success()));
+    }
+    live.cluster.psql("create database copy oid = 60001 template copied strategy file_copy");
     live.back_up();
     live.cluster.psql(&format!("create tablespace elsewhere location '{}'", space.display()));
     for change in [
@@ -134,7 +141,8 @@ fn what_is_made_anew_or_cut_off_is_read() {
         "vacuum shrunk",
         "insert into shrunk select n, 'regrown' from rows",
         "alter table moved set tablespace elsewhere",
-        "create database copy template copied strategy file_copy",
+        "drop database copy",
+        "create database copy oid = 60001 template other strategy file_copy",
         "delete from rewritten where n % 3 = 0",
         "vacuum full rewritten",
         "drop table dropped; create table dropped as select * from rows order by n desc",
