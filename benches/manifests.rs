@@ -257,6 +257,8 @@ fn facts(files: u64) -> Facts {
         files,
         damaged_pages: 0,
         tablespaces: Vec::new(),
+        databases: Vec::new(),
+        from_standby: false,
         labels: BTreeMap::new(),
         created_by: "bench".to_owned(),
     }

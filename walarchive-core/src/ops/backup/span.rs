@@ -23,7 +23,7 @@ impl Run {
         self.stays_on(timeline).await?;
         let Beginning { spool, base } = self.begin(&started, timeline).await?;
         let (changes, session) = self.changes(session, base.as_deref(), &started, timeline).await?;
-        let contents = self.contents().await?;
+        let mut contents = self.contents().await?;
         for link in &contents.skipped {
             self.request.progress.note(&format!(
                 "{} is a link to a directory and is left out, as pg_basebackup does",
@@ -41,7 +41,7 @@ impl Run {
             base: base.clone(),
             changes,
         };
-        let copied = copy.run(&contents.files, spool).await?;
+        let copied = copy.run(std::mem::take(&mut contents.files), spool).await?;
         let (_, control) = self.read_control().await?;
         let (stopped, session) = stop(session).await?;
         self.stays_on(timeline).await?;
