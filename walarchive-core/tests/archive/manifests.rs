@@ -45,6 +45,8 @@ fn facts(of: &BackupId) -> Facts {
         files: 0,
         damaged_pages: 0,
         tablespaces: vec![],
+        databases: Vec::new(),
+        from_standby: false,
         labels: BTreeMap::new(),
         created_by: "test".into(),
     }
