@@ -184,6 +184,10 @@ fn wal_that_was_not_archived_is_kept() {
 fn a_directory_that_is_not_the_clusters_is_refused() {
     let Some(mut live) = Stopped::new() else { return };
     live.refused(&[], &["not empty"]);
+    let plan = live.restore(&["--dry-run"]).json();
+    assert!(plan["notes"][0].as_str().unwrap().contains("would be refused"), "{plan}");
+    let plan = live.restore(&["--dry-run", "--delta"]).json();
+    assert_eq!(plan["notes"].as_array().map_or(0, Vec::len), 0, "{plan}");
     // A server runs in it.
     live.cluster.start();
     live.refused(&["--delta"], &["server may be running"]);

@@ -3,7 +3,7 @@
 use serde_json::json;
 use walarchive_core::archive::Catalog;
 use walarchive_core::ops::restore::{
-    Delta, Plan, Recovery, RestoreRequest, Wish, plan_restore, restore as carry_out, restore_command,
+    Delta, Plan, Recovery, RestoreRequest, Wish, preview, restore as carry_out, restore_command,
 };
 use walarchive_core::{Error, Result};
 
@@ -21,11 +21,6 @@ pub(crate) async fn restore(context: Context, args: RestoreArgs) -> Result<u8> {
         id => Some(id.parse()?),
     };
     let wish = Wish { target: args.to.clone(), backup, timeline: args.timeline };
-    if args.dry_run {
-        let plan = plan_restore(&catalog, &wish, context.progress.as_ref()).await?;
-        context.output.result(&plan, || told(&plan))?;
-        return Ok(0);
-    }
     let recovery = recovery(&context, &args, &catalog)?;
     let request = RestoreRequest {
         catalog,
@@ -42,6 +37,14 @@ pub(crate) async fn restore(context: Context, args: RestoreArgs) -> Result<u8> {
         jobs: usize::from(args.jobs),
         progress: context.progress.clone(),
     };
+    if args.dry_run {
+        let plan = preview(&request).await?;
+        context.output.result(&plan, || told(&plan))?;
+        return Ok(0);
+    }
+    if context.settings.envdir().is_none() {
+        tell_of_credentials(&context);
+    }
     let done = carry_out(request).await?;
     let document = json!({
         "backup": done.plan.backup, "target_dir": args.target_dir, "to": done.plan.to, "timeline": done.plan.timeline,
@@ -70,9 +73,6 @@ fn recovery(context: &Context, args: &RestoreArgs, catalog: &Catalog) -> Result<
         variables.push(("WALARCHIVE_CLUSTER", catalog.place.cluster.to_string()));
     }
     let program = program(context.settings.envdir())?;
-    if context.settings.envdir().is_none() {
-        tell_of_credentials(context);
-    }
     let words: Vec<&str> = program.iter().map(String::as_str).collect();
     Ok(Recovery {
         restore_command: restore_command(&words, &variables, config.as_deref()),

@@ -181,6 +181,18 @@ async fn prove_packs(catalog: &Catalog, id: &BackupId) -> Result<()> {
     }
 }
 
+/// Plans the restore that was asked for, and looks at its target: what would be refused there is among the plan's notes.
+/// Changes nothing.
+pub async fn preview(request: &RestoreRequest) -> Result<Plan> {
+    let mut plan = plan_restore(&request.catalog, &request.wish, request.progress.as_ref()).await?;
+    let facts = request.catalog.backup(&plan.id).await?.facts;
+    Choice::new(&facts, &request.only_databases)?;
+    if let Err(error) = layout(request, &facts).await {
+        plan.notes.push(format!("as things are, this restore would be refused: {}", error.story()));
+    }
+    Ok(plan)
+}
+
 /// Restores. The target directory and all tablespaces are complete, verified and durable on success; after a failure
 /// PostgreSQL refuses to start from them.
 pub async fn restore(request: RestoreRequest) -> Result<Restored> {
