@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::kill::signal;
-use crate::{Background, Product, Scratch, find, kill_tree, require, wait_until};
+use crate::{Background, Product, Scratch, find, kill_tree, postgres_major, require, wait_until};
 
 /// How long a server may take to start, recover or stop.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -321,7 +321,9 @@ impl Cluster {
 
     /// Completes the current WAL segment and returns its name.
     pub fn switch_wal(&self) -> String {
-        self.psql("select pg_walfile_name(pg_switch_wal())")
+        // Between two segments, where nothing is left to complete, the server names the next one since version 17.
+        let end = if postgres_major() < Some(17) { "pg_switch_wal()" } else { "pg_switch_wal() - 1" };
+        self.psql(&format!("select pg_walfile_name({end})"))
     }
 
     /// Completes the current WAL segment, waits until it is archived, and returns its name.
