@@ -106,5 +106,6 @@ fn what_cannot_be_known_is_not_made_up() {
     assert_eq!(id(left), id(&backups[0]));
     assert!(left["unique_bytes"].is_null() && left["shared_bytes"].is_null(), "{left}");
     assert!(product.run(&["backup", "list"]).stdout.contains("unknown"));
+    assert!(product.ok(&["backup", "show", id(left)]).contains("unknown"));
     assert!(product.json(&["status"])["stored"]["unneeded_bytes"].is_null());
 }

@@ -162,7 +162,13 @@ pub(crate) async fn show(context: Context, id: BackupId) -> Result<u8> {
     let backup = catalog.backup(&id).await?;
     scan(&catalog.archive, &catalog.place, &id, ()).await?;
     let share = catalog.census().await?.share(&id);
-    context.output.result(&entry(&backup, share), || told(&backup, share))?;
+    context.output.result(&entry(&backup, share), || match share {
+        Some(_) => told(&backup, share),
+        None => format!(
+            "{}\nneeds       unknown, as the manifest of another backup is damaged",
+            told(&backup, share)
+        ),
+    })?;
     Ok(0)
 }
 
