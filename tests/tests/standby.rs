@@ -65,7 +65,7 @@ impl Pair {
 
     /// A backup of the idle standby, whose last segment the primary completes when it is told to.
     fn back_up(&self, args: &[&str]) -> Value {
-        let known = self.listed();
+        let known: Vec<Value> = self.listed().iter().map(|backup| backup["id"].clone()).collect();
         let mut backup = self.begin(&self.product, args);
         wait_until("the backup ends", SOON, || {
             self.switch();
@@ -73,7 +73,7 @@ impl Pair {
         });
         assert!(backup.wait(SOON).success(), "{}", backup.printed());
         let mut new = self.listed();
-        new.retain(|backup| !known.contains(backup));
+        new.retain(|backup| !known.contains(&backup["id"]));
         assert_eq!(new.len(), 1, "{new:?}");
         new.remove(0)
     }
