@@ -5,6 +5,7 @@ use std::io::{Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::archive::{Archive, ClusterName, ObjectKind, Place, Stored, SystemId};
 use crate::codec::{Codec, PlainSink};
@@ -16,6 +17,8 @@ use crate::storage::Created;
 use crate::wal::{SegmentName, TimelineHistory, WalName, check_segment};
 
 const FIRST_PAGE: usize = 8192;
+/// Times of change are no finer than this on any kernel.
+const TICK: Duration = Duration::from_millis(10);
 const CHUNK: usize = 256 * 1024;
 /// History files and backup history files are a few lines.
 const TEXT_MAX: u64 = 1 << 20;
@@ -118,10 +121,23 @@ struct Checked {
     system: SystemId,
 }
 
+/// Looks at a file when its time of change is past: later writes within the same tick of the system's clock would not show.
+fn settled(file: &File) -> std::io::Result<std::fs::Metadata> {
+    let facts = file.metadata()?;
+    let age = facts.modified()?.elapsed().unwrap_or(TICK);
+    match TICK.checked_sub(age) {
+        Some(rest) if !rest.is_zero() => {
+            std::thread::sleep(rest);
+            file.metadata()
+        }
+        _ => Ok(facts),
+    }
+}
+
 impl Checked {
     fn look(wal: &WalFile, expected: Option<SystemId>) -> Result<Checked> {
         let mut file = open(&wal.path)?;
-        let facts = file.metadata().map_err(|error| cannot_read(&wal.path, error))?;
+        let facts = settled(&file).map_err(|error| cannot_read(&wal.path, error))?;
         let own = system_of_data_dir(&wal.path)?;
         let len = facts.len();
         let found = match &wal.name {
