@@ -4,8 +4,13 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use walarchive_tests::{Cluster, Output, Product, Scratch, StopMode, verify_backup};
+use rustix::process::{Pid, Signal, kill_process};
+use walarchive_tests::{Background, Cluster, Output, Product, Scratch, StopMode, verify_backup, wait_until};
+
+/// Its tablespace lies elsewhere, where others may use it, too: that it may be rewritten has to be said.
+const OVER: [&str; 2] = ["--delta", "--yes"];
 
 /// A cluster that was backed up and is stopped, and the dump of what the backup holds.
 struct Stopped {
@@ -87,17 +92,17 @@ fn flip(file: &Path, at: u64) {
 fn only_what_differs_is_written() {
     let Some(live) = Stopped::new() else { return };
     let large = live.largest_relation();
-    assert_eq!(live.restore(&["--delta"]).code, Some(0));
+    assert_eq!(live.restore(&OVER).code, Some(0));
     live.is_restored();
     // Recovery has changed things since; from now on nothing does.
-    assert_eq!(live.restore(&["--delta"]).code, Some(0));
+    assert_eq!(live.restore(&OVER).code, Some(0));
     let inode = fs::metadata(&large).unwrap().ino();
-    let again = live.restore(&["--delta"]).json();
+    let again = live.restore(&OVER).json();
     assert_eq!(again["bytes_written"], 0, "{again}");
     for at in [0, 8192 * 7 + 100, 8192 * 900 + 4000] {
         flip(&large, at);
     }
-    let three = live.restore(&["--delta"]).json();
+    let three = live.restore(&OVER).json();
     assert_eq!(three["bytes_written"].as_u64(), Some(3 * 8192), "{three}");
     assert_eq!(fs::metadata(&large).unwrap().ino(), inode, "written in place");
     live.is_restored();
@@ -141,7 +146,7 @@ fn whatever_became_of_the_directory_it_is_the_backup_again() {
     live.scratch.own(&dir);
     live.scratch.own(&side);
     live.scratch.own(&elsewhere);
-    let output = live.restore(&["--delta"]);
+    let output = live.restore(&OVER);
     assert_eq!(output.code, Some(0), "{output:#?}");
     assert_eq!(fs::read(elsewhere.join("precious")).unwrap(), b"precious");
     assert_eq!(fs::read(elsewhere.join("linked")).unwrap(), kept);
@@ -167,8 +172,13 @@ fn wal_that_was_not_archived_is_kept() {
         files_below(&wal).iter().map(|file| file.strip_prefix(&wal).unwrap().to_owned()).collect();
     names.retain(|name| !name.starts_with("summaries"));
     assert!(names.iter().any(|name| name.to_str().unwrap().len() == 24), "{names:?}");
-    let output = live.restore(&["--delta"]).json();
-    let note = output["notes"][0].as_str().unwrap();
+    let output = live.restore(&OVER).json();
+    let note = output["notes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find_map(|note| note.as_str().filter(|note| note.contains("WAL")))
+        .unwrap();
     let id = output["backup"].as_str().unwrap();
     let aside = wal.join(format!("before-{id}"));
     assert!(note.contains(aside.to_str().unwrap()), "{note}");
@@ -176,7 +186,7 @@ fn wal_that_was_not_archived_is_kept() {
         assert!(aside.join(&name).exists(), "{}", name.display());
     }
     live.is_restored();
-    let again = live.restore(&["--delta"]).json();
+    let again = live.restore(&OVER).json();
     assert!(wal.join(format!("before-{id}.2")).exists() && aside.exists(), "{again}");
 }
 
@@ -186,13 +196,18 @@ fn a_directory_that_is_not_the_clusters_is_refused() {
     live.refused(&[], &["not empty"]);
     let plan = live.restore(&["--dry-run"]).json();
     assert!(plan["notes"][0].as_str().unwrap().contains("would be refused"), "{plan}");
-    let plan = live.restore(&["--dry-run", "--delta"]).json();
+    let plan = live.restore(&["--dry-run", "--delta", "--yes"]).json();
     assert_eq!(plan["notes"].as_array().map_or(0, Vec::len), 0, "{plan}");
-    // A server runs in it.
-    live.cluster.start();
-    live.refused(&["--delta"], &["server may be running"]);
-    live.refused(&["--delta", "--yes"], &["server may be running"]);
-    live.cluster.stop(StopMode::Immediate);
+    // A copy of the cluster links to the same tablespace.
+    live.refused(&["--delta"], &["space", "not empty"]);
+    a_running_server_is_refused(&mut live);
+    // The WAL's file system is not mounted.
+    let wal = live.dir().join("pg_wal");
+    fs::rename(&wal, live.scratch.join("wal")).unwrap();
+    symlink(live.scratch.join("not mounted"), &wal).unwrap();
+    live.refused(&OVER, &["not there"]);
+    fs::remove_file(&wal).unwrap();
+    fs::rename(live.scratch.join("wal"), &wal).unwrap();
     // Nothing says whose it is.
     let control = live.dir().join("global/pg_control");
     let content = fs::read(&control).unwrap();
@@ -209,13 +224,13 @@ fn a_directory_that_is_not_the_clusters_is_refused() {
     live.refused(&["--delta"], &["system identifier"]);
     live.refused(&["--delta", "--yes"], &["system identifier"]);
     fs::remove_file(&control).unwrap();
-    let confirmed = live.restore(&["--delta", "--yes"]);
+    let confirmed = live.restore(&OVER);
     assert_eq!(confirmed.code, Some(0), "{confirmed:#?}");
     live.is_restored();
     // A tablespace's place that is not linked from there, and holds something.
     let link = fs::read_dir(live.dir().join("pg_tblspc")).unwrap().next().unwrap().unwrap().path();
     fs::remove_file(&link).unwrap();
-    let refused = live.restore(&["--delta"]);
+    let refused = live.restore(&OVER);
     assert_eq!(refused.code, Some(3), "{refused:#?}");
     // Without --delta, --yes means nothing.
     assert_eq!(live.restore(&["--yes"]).code, Some(2));
@@ -225,4 +240,25 @@ fn a_directory_that_is_not_the_clusters_is_refused() {
         format!("{}={}", live.scratch.join("space").display(), live.scratch.join("space2").display());
     assert_eq!(live.product.restore_to(&new, &["--delta", "--tablespace", &mapping]).code, Some(0));
     assert_eq!(fs::metadata(&new).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+fn a_running_server_is_refused(live: &mut Stopped) {
+    live.cluster.start();
+    live.refused(&OVER, &["server may be running"]);
+    // A backend outlives its postmaster.
+    let mut client = live.cluster.client_command("psql");
+    client.args(["-Xc", "do $$ begin loop null; end loop; end $$"]);
+    let mut client = Background::start(client, live.scratch.join("client.log"));
+    let busy = "select pid from pg_stat_activity where query like 'do %' and state = 'active'";
+    wait_until("the backend is busy", Duration::from_secs(60), || !live.cluster.psql(busy).is_empty());
+    let backend = live.cluster.psql(busy).parse().unwrap();
+    let kill =
+        |pid: u32| kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
+    kill(live.cluster.pid().unwrap());
+    live.cluster.wait_ended();
+    live.refused(&OVER, &["server may be running", &format!("process {backend}")]);
+    fs::remove_file(live.dir().join("postmaster.pid")).unwrap();
+    live.refused(&OVER, &["server may be running"]);
+    kill(backend);
+    client.wait(Duration::from_secs(60));
 }

@@ -111,6 +111,8 @@ fn a_relation_or_a_file() {
     // Nothing is overwritten, nothing is made of what is not there.
     let again = extract(first, &["PG_VERSION"]);
     assert_eq!(again.code, Some(3), "{again:#?}");
+    let names: Vec<_> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_str().unwrap().starts_with('.')), "{names:?}");
     let absent = extract(first, &["PG_VERSION", &relation("late")]);
     assert_eq!(absent.code, Some(1), "{absent:#?}");
     assert!(absent.stderr.contains(&relation("late")), "{absent:#?}");
@@ -123,5 +125,7 @@ fn a_relation_or_a_file() {
         fs::read(out.join(relation("late"))).unwrap(),
         fs::read(live.cluster.data_dir().join(relation("late"))).unwrap()
     );
+    fs::remove_dir_all(out.join("base")).unwrap();
     assert_eq!(extract(second, &[&table]).code, Some(4));
+    assert!(!out.join("base").exists(), "all or nothing");
 }

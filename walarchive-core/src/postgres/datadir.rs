@@ -88,8 +88,14 @@ pub fn runs_server_started_at(data_dir: &Path, started: i64) -> bool {
     noted.is_some_and(|noted| noted.abs_diff(started) <= START_SLACK)
 }
 
-/// The process that `postmaster.pid` of a data directory names, if there is such a process; it may be another program's.
+/// A process of a server that may be running in a data directory: the one that its `postmaster.pid` names, if there is such a
+/// process, or one called `postgres` that works there. Backends outlive a postmaster that was killed.
 pub fn running_server(data_dir: &Path) -> Result<Option<i32>> {
+    let noted = noted_server(data_dir)?;
+    Ok(noted.filter(|pid| is_alive(*pid)).or_else(|| working_in(data_dir)))
+}
+
+fn noted_server(data_dir: &Path) -> Result<Option<i32>> {
     let path = data_dir.join("postmaster.pid");
     if !path.exists() {
         return Ok(None);
@@ -98,9 +104,27 @@ pub fn running_server(data_dir: &Path) -> Result<Option<i32>> {
     let first =
         String::from_utf8_lossy(&text).lines().next().and_then(|line| line.trim().parse::<i32>().ok());
     // A server that runs for a single user notes its number below zero.
-    let process = first.and_then(|pid| rustix::process::Pid::from_raw(pid.checked_abs()?));
-    let is_alive = |pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH);
-    Ok(process.filter(|pid| is_alive(*pid)).map(|pid| pid.as_raw_nonzero().get()))
+    Ok(first.and_then(i32::checked_abs))
+}
+
+fn is_alive(pid: i32) -> bool {
+    let test = rustix::process::Pid::from_raw(pid).map(rustix::process::test_kill_process);
+    test.is_some_and(|test| test != Err(rustix::io::Errno::SRCH))
+}
+
+/// What of other users' processes cannot be seen is passed over.
+fn working_in(data_dir: &Path) -> Option<i32> {
+    let place = fs::canonicalize(data_dir).ok()?;
+    let works_there = |process: &Path| {
+        let is_postgres = fs::read(process.join("comm")).is_ok_and(|name| name.starts_with(b"postgres"));
+        is_postgres && fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == place)
+    };
+    let processes = fs::read_dir("/proc").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut numbered = processes.filter_map(|path| {
+        let pid: i32 = path.file_name()?.to_str()?.parse().ok()?;
+        Some((pid, path))
+    });
+    numbered.find(|(_, path)| works_there(path)).map(|(pid, _)| pid)
 }
 
 /// A directory or file to be copied.

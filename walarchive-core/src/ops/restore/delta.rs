@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::layout::Layout;
 use super::survey::Paths;
-use crate::archive::Facts;
+use crate::archive::{Facts, Tablespace};
 use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::postgres::datadir::{
@@ -17,6 +17,8 @@ use crate::wal::WalName;
 const WAL_DIR: &str = "pg_wal";
 /// WAL that was there before a restore is kept in a directory of this name and the backup's.
 const ASIDE: &str = "before-";
+/// So many of the files that were removed are told by name.
+const TOLD: usize = 5;
 const SMALL: u64 = 64 * 1024;
 
 /// Proves that the directory is the cluster's, and that no server runs in it. Changes nothing.
@@ -24,7 +26,7 @@ pub(super) fn check(layout: &Layout, facts: &Facts, is_confirmed: bool) -> Resul
     let target = &layout.target;
     let refused = |kind, what: String| Error::new(kind, what).on(target.display());
     if let Some(pid) = running_server(target)? {
-        let what = format!("a server may be running in {}: its process {pid} is there", target.display());
+        let what = format!("a server may be running in {}: process {pid}", target.display());
         return Err(refused(Kind::UnsafeTarget, what).hint("stop it first; nothing was changed"));
     }
     let told = |found: u64| {
@@ -46,15 +48,35 @@ pub(super) fn check(layout: &Layout, facts: &Facts, is_confirmed: bool) -> Resul
         }
         Err(error) => return Err(error.hint(CONFIRM)),
     }
-    layout.tablespaces.iter().try_for_each(|tablespace| {
-        let link = target.join(TABLESPACES).join(tablespace.oid.to_string());
-        let is_linked = fs::read_link(link).is_ok_and(|place| place == tablespace.location);
-        if is_linked || is_marked(target, &layout.told(tablespace)) {
-            return Ok(());
-        }
-        refuse_unless_empty(&tablespace.location).map_err(|error| {
-            error.during(format!("tablespace {}, which is not linked from there", tablespace.oid))
-        })
+    let wal = target.join(WAL_DIR);
+    if wal.is_symlink() && !wal.is_dir() {
+        let what = format!("{} is a link to a directory that is not there", wal.display());
+        return Err(
+            refused(Kind::UnsafeTarget, what).hint("is that file system not mounted? Or remove the link")
+        );
+    }
+    layout.tablespaces.iter().try_for_each(|tablespace| check_tablespace(layout, tablespace, is_confirmed))
+}
+
+/// A link proves little: a copy of the cluster has it, too, while the cluster goes on in the same place.
+fn check_tablespace(layout: &Layout, tablespace: &Tablespace, is_confirmed: bool) -> Result<()> {
+    let (target, place) = (&layout.target, &tablespace.location);
+    let linked = fs::read_link(target.join(TABLESPACES).join(tablespace.oid.to_string())).ok();
+    let is_linked = linked.as_ref() == Some(place);
+    if (is_linked && is_confirmed) || is_marked(target, &layout.told(tablespace)) {
+        return Ok(());
+    }
+    refuse_unless_empty(place).map_err(|error| match linked {
+        Some(_) if is_linked => error.hint(
+            "it would be rewritten as well; if no other cluster uses it, a copy of this one for example, say so with --yes",
+        ),
+        Some(other) => error.during(format!(
+            "tablespace {}, which is at {} in {}",
+            tablespace.oid,
+            other.display(),
+            target.display()
+        )),
+        None => error.during(format!("tablespace {}, which {} does not link to", tablespace.oid, target.display())),
     })
 }
 
@@ -78,14 +100,9 @@ fn marked_system_id(target: &Path) -> Option<u64> {
 /// Removes what the backup does not have. The WAL that is there may be the only copy of the last changes: it is put aside.
 /// Gives what people should know.
 pub(super) fn sweep(layout: &Layout, facts: &Facts, paths: &Paths) -> Result<Vec<String>> {
-    let mut notes = Vec::new();
-    if let Some(aside) = put_wal_aside(&layout.target.join(WAL_DIR), &facts.id)? {
-        notes.push(format!(
-            "the WAL that was there is kept in {}: remove it when the cluster is well",
-            aside.display()
-        ));
-    }
-    let sweep = Sweep { layout, paths };
+    let wal = layout.target.join(WAL_DIR);
+    put_wal_aside(&wal, &facts.id)?;
+    let mut sweep = Sweep { layout, paths, removed: Vec::new() };
     sweep.dir(Path::new(""))?;
     for tablespace in &layout.tablespaces {
         let version = format!("PG_{}_{}", facts.pg_major, facts.catalog_version);
@@ -94,7 +111,24 @@ pub(super) fn sweep(layout: &Layout, facts: &Facts, paths: &Paths) -> Result<Vec
             sweep.dir(&own)?;
         }
     }
-    Ok(notes)
+    Ok(kept_wal(&wal)?.into_iter().chain(sweep.told()).collect())
+}
+
+/// What is kept of WAL that was there, by this restore or one that was interrupted.
+fn kept_wal(dir: &Path) -> Result<Option<String>> {
+    let mut kept: Vec<String> = files::list(dir)?
+        .into_iter()
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(ASIDE)))
+        .map(|path| path.display().to_string())
+        .collect();
+    kept.sort();
+    let told = |kept: &[String]| {
+        format!(
+            "WAL that was there is kept in {}: the archive may lack the end of it ('walarchive wal push' stores single segments); remove it when the cluster is well",
+            kept.join(", ")
+        )
+    };
+    Ok((!kept.is_empty()).then(|| told(&kept)))
 }
 
 fn failed(path: &Path, error: std::io::Error) -> Error {
@@ -115,11 +149,21 @@ fn remove(path: &Path) -> Result<()> {
 struct Sweep<'a> {
     layout: &'a Layout,
     paths: &'a Paths,
+    removed: Vec<PathBuf>,
 }
 
 impl Sweep<'_> {
+    fn told(self) -> Option<String> {
+        let first: Vec<_> = self.removed.iter().take(TOLD).map(|path| path.display().to_string()).collect();
+        let more = if self.removed.len() > TOLD { " …" } else { "" };
+        let count = self.removed.len();
+        (count > 0).then(|| {
+            format!("removed, as the backup does not have them: {count}, {}{more}", first.join(", "))
+        })
+    }
+
     /// Removes what the backup does not have of the directory that is `dir` in the backup.
-    fn dir(&self, dir: &Path) -> Result<()> {
+    fn dir(&mut self, dir: &Path) -> Result<()> {
         for entry in entries(&self.layout.place(dir))? {
             let path = dir.join(entry.file_name());
             if spared(&path) {
@@ -129,7 +173,10 @@ impl Sweep<'_> {
             match self.paths.get(&path) {
                 Some(true) if kind.is_dir() => self.dir(&path)?,
                 Some(false) if kind.is_file() => {}
-                _ => remove(&entry.path())?,
+                _ => {
+                    remove(&entry.path())?;
+                    self.removed.push(path);
+                }
             }
         }
         Ok(())
@@ -141,16 +188,16 @@ fn spared(path: &Path) -> bool {
     path == Path::new(RESTORE_MARKER) || path == Path::new(WAL_DIR) || path == Path::new("lost+found")
 }
 
-/// Empties the directory of the WAL; gives where the segments went that were in it.
-fn put_wal_aside(dir: &Path, backup: &str) -> Result<Option<PathBuf>> {
+/// Empties the directory of the WAL, and keeps the segments that were in it.
+fn put_wal_aside(dir: &Path, backup: &str) -> Result<()> {
     if !dir.is_dir() {
-        return if fs::symlink_metadata(dir).is_ok() { remove(dir).map(|()| None) } else { Ok(None) };
+        return if fs::symlink_metadata(dir).is_ok() { remove(dir) } else { Ok(()) };
     }
     let name = |entry: &DirEntry| entry.file_name().into_string().unwrap_or_default();
     let mut found = entries(dir)?;
     found.retain(|entry| !name(entry).starts_with(ASIDE));
     if !found.iter().any(|entry| name(entry).parse::<WalName>().is_ok()) {
-        return found.iter().try_for_each(|entry| remove(&entry.path())).map(|()| None);
+        return found.iter().try_for_each(|entry| remove(&entry.path()));
     }
     let aside = new_dir(dir, backup)?;
     for entry in found {
@@ -159,8 +206,7 @@ fn put_wal_aside(dir: &Path, backup: &str) -> Result<Option<PathBuf>> {
             Error::io(format!("cannot move {} to {}", from.display(), aside.display()), error)
         })?;
     }
-    files::sync_dir(dir)?;
-    Ok(Some(aside))
+    files::sync_dir(dir)
 }
 
 fn new_dir(dir: &Path, backup: &str) -> Result<PathBuf> {

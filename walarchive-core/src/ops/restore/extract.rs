@@ -1,9 +1,12 @@
 //! Single files and relations of a backup.
 
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use super::file::TargetFile;
 use super::fill::fill;
@@ -61,13 +64,63 @@ pub async fn extract(request: ExtractRequest) -> Result<Extracted> {
         bytes: wanted.records.iter().map(|record| record.size).sum(),
     };
     progress.begin("extracting", wanted.records.iter().map(stored_bytes).sum());
-    let dir = target_dir.clone();
+    let (dir, files) = (target_dir.clone(), done.files.clone());
+    let aside = blocking(move || Aside::new(&dir, &files)).await?;
+    let dir = aside.dir.clone();
     let give = |tasks| blocking(move || give(tasks, &dir, wanted.records));
     let written = fill(packs, jobs.max(1), progress.clone(), give).await;
     progress.end();
     written?;
-    blocking(move || files::sync_file_system(&target_dir)).await?;
+    let files = done.files.clone();
+    blocking(move || aside.publish(&files)).await?;
     Ok(done)
+}
+
+/// Where files are until all are whole: beside their places, under a name of its own. Dropped before, it leaves nothing.
+struct Aside {
+    target: PathBuf,
+    dir: PathBuf,
+}
+
+impl Aside {
+    fn new(target: &Path, files: &[PathBuf]) -> Result<Aside> {
+        if let Some(there) =
+            files.iter().map(|file| target.join(file)).find(|place| place.is_symlink() || place.exists())
+        {
+            return Err(is_there(&there));
+        }
+        files::make_dirs(target, 0o700)?;
+        let number = getrandom::u32()
+            .map_err(|error| Error::new(Kind::Local, "the system gives no random numbers").because(error))?;
+        let dir = target.join(format!(".walarchive.{number:08x}"));
+        files::make_dir(&dir, 0o700)?;
+        Ok(Aside { target: target.to_owned(), dir })
+    }
+
+    fn publish(self, files: &[PathBuf]) -> Result<()> {
+        files::sync_file_system(&self.dir)?;
+        for file in files {
+            let place = self.target.join(file);
+            files::make_dirs(place.parent().unwrap_or(&self.target), 0o700)?;
+            let moved = renameat_with(CWD, self.dir.join(file), CWD, &place, RenameFlags::NOREPLACE);
+            moved.map_err(|error| match error {
+                Errno::EXIST => is_there(&place),
+                _ => Error::io(format!("cannot put {} in its place", place.display()), error.into()),
+            })?;
+        }
+        files::sync_file_system(&self.target)
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn is_there(place: &Path) -> Error {
+    let message = format!("{} is there already; nothing was changed", place.display());
+    Error::new(Kind::UnsafeTarget, message).on(place.display()).hint("choose another --target-dir")
 }
 
 #[derive(Default)]
