@@ -112,6 +112,10 @@ fn backups_and_prunes_that_are_killed_lose_nothing() {
         let after = live.are_whole("after a prune");
         let kept = &newest[newest.len().saturating_sub(KEPT)..];
         assert!(kept.iter().all(|id| after.contains(id)), "{kept:?} are to be kept, there are {after:?}");
+        if n % 5 == 4 {
+            // What has gathered takes ever longer to look through.
+            live.takes(|| live.prune());
+        }
     }
     assert!(killed.0 > times / 4 && killed.1 > times / 4, "killed were only {killed:?} of {times}");
     for id in live.listed() {
