@@ -5,8 +5,9 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as Name, UnixListener};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Below the range from which Linux takes the ports of clients, so that no connection can hold one.
-const PORTS: std::ops::Range<u16> = 12_000..32_700;
+/// Below the range from which Linux takes the ports of clients, so that no connection can hold one; 10000 above each there
+/// may be SeaweedFS's second one.
+const PORTS: std::ops::Range<u16> = 12_000..22_000;
 
 /// A port of the loopback address that nobody else who asks here gets as long as this value lives, on this machine.
 #[derive(Debug)]

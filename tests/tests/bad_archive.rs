@@ -91,9 +91,13 @@ fn damaged_manifests(encrypted: bool) {
         backed.refuses(newest, 4, what);
         let show = backed.show(newest);
         assert_eq!(show.code, Some(4), "{what}: {show:?}");
-        // The list reads the facts alone: it fails, or shows them as they were.
+        // The list reads the beginning alone: it fails, or shows the facts as they were. What is stored is less, if it was cut.
         let list = backed.product.run(&["--json", "backup", "list"]);
-        let same = || list.json()["backups"][1] == shown.json();
+        let facts = |mut entry: Value| {
+            entry.as_object_mut().unwrap().retain(|key, _| !key.ends_with("que_bytes"));
+            entry
+        };
+        let same = || facts(list.json()["backups"][1].clone()) == facts(shown.json());
         assert!(list.code == Some(4) || (list.code == Some(0) && same()), "{what}: {list:?}");
     };
     // The head byte by byte at first, then here and there.
