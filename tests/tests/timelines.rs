@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use walarchive_core::wal::Lsn;
 use walarchive_tests::{Cluster, Product, Scratch, StopMode};
 
 const ROWS: &str = "select string_agg(n::text, ' ' order by n) from ledger";
@@ -80,7 +81,9 @@ impl Fork {
     }
 
     fn segment(&self, timeline: u32, lsn: &str) -> String {
-        let name = self.child.psql(&format!("select pg_walfile_name('{lsn}'::pg_lsn + 1)"));
+        // One byte further: the name of a position between two segments is that of the one before.
+        let next = lsn.parse::<Lsn>().unwrap().checked_add(1).unwrap();
+        let name = self.child.psql(&format!("select pg_walfile_name('{next}')"));
         format!("{timeline:08X}{}", &name[8..])
     }
 }
