@@ -148,6 +148,7 @@ fn whatever_became_of_the_directory_it_is_the_backup_again() {
     live.scratch.own(&elsewhere);
     let output = live.restore(&OVER);
     assert_eq!(output.code, Some(0), "{output:#?}");
+    assert!(output.stdout.contains("removed "), "{output:#?}");
     assert_eq!(fs::read(elsewhere.join("precious")).unwrap(), b"precious");
     assert_eq!(fs::read(elsewhere.join("linked")).unwrap(), kept);
     assert_eq!(

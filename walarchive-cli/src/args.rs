@@ -305,7 +305,8 @@ pub struct RestoreArgs {
     /// not have. Its pg_control must prove that it is this cluster, and its server be stopped
     #[arg(long)]
     pub delta: bool,
-    /// With --delta: the directory is this cluster's, although nothing in it proves that
+    /// With --delta: the directory is this cluster's although nothing in it proves that, and no other cluster uses the
+    /// tablespaces that it links to
     #[arg(long, requires = "delta")]
     pub yes: bool,
     /// Bring back only this database (and postgres, template0, template1); can be said several times. The others can only

@@ -157,9 +157,8 @@ impl Sweep<'_> {
         let first: Vec<_> = self.removed.iter().take(TOLD).map(|path| path.display().to_string()).collect();
         let more = if self.removed.len() > TOLD { " …" } else { "" };
         let count = self.removed.len();
-        (count > 0).then(|| {
-            format!("removed, as the backup does not have them: {count}, {}{more}", first.join(", "))
-        })
+        (count > 0)
+            .then(|| format!("removed {count} that the backup does not have: {}{more}", first.join(", ")))
     }
 
     /// Removes what the backup does not have of the directory that is `dir` in the backup.

@@ -123,7 +123,9 @@ impl Layout {
                 .on(self.target.display())
                 .hint(format!("its files are incomplete: go on with --delta, or empty the directory and the tablespaces that {} names", marker.display())));
         }
-        refuse_unless_empty(&self.target)?;
+        refuse_unless_empty(&self.target).map_err(|error| {
+            error.hint("nothing was changed there; choose an empty or new directory, or --delta if it is this cluster's own")
+        })?;
         for tablespace in &self.tablespaces {
             refuse_unless_empty(&tablespace.location)
                 .map_err(|error| error.during(format!("tablespace {}", tablespace.oid)))?;

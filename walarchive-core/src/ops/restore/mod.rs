@@ -71,7 +71,8 @@ pub enum Delta {
     /// Rewrite what differs from the backup and remove what it does not have, if the system identifier in the directory's
     /// pg_control, or in what an interrupted restore left, proves that it is this cluster's.
     Proven,
-    /// The same where nothing proves it. A directory that is proven to be another cluster's is refused nevertheless, and
+    /// The same where nothing proves it, and where tablespaces that it links to hold something: copies of the cluster link to
+    /// them, too. A directory that is proven to be another cluster's is refused nevertheless, and
     /// one that a server may be running in.
     Confirmed,
 }
