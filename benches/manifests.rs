@@ -2,6 +2,7 @@
 //! as its memory is what matters: it must not grow with the files. And a backup and a restore of a data directory with many.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -31,17 +32,29 @@ const FILES_OF_A_PACK: u64 = 320;
 
 /// Small files in a data directory; the first is little.
 const SMALL_FILES: [u32; 3] = [100, 10_000, 100_000];
-const HOLES: u32 = 2;
+const GIB: u32 = 2;
+
+/// Bytes at the start of each GiB that nothing makes smaller; the rest are holes.
+const NOISE: usize = 24 << 20;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["step", step, files, dir] => run(step, files.parse().expect("a number"), Path::new(dir)),
-        _ => {
-            all();
-            many_files();
-        }
+        _ => match wanted_gib() {
+            Some(gib) => many_files(gib, &SMALL_FILES[SMALL_FILES.len() - 1..]),
+            None => {
+                all();
+                many_files(GIB, &SMALL_FILES[..if smoke() { 1 } else { SMALL_FILES.len() }]);
+            }
+        },
     }
+}
+
+/// `--gib N` on the command line: only a data directory of that size, with the most files.
+fn wanted_gib() -> Option<u32> {
+    let mut args = std::env::args().skip_while(|arg| arg != "--gib").skip(1);
+    args.next().map(|number| number.parse().expect("--gib is followed by a number"))
 }
 
 /// Every step for manifests of each size.
@@ -70,16 +83,17 @@ fn stored(dir: &Path) -> u64 {
     std::fs::metadata(dir.join("archive").join(place().manifest(&id()))).map_or(0, |meta| meta.len())
 }
 
-/// Two backups and a restore of a cluster with as many small files, and some GiB of holes.
-fn many_files() {
+/// Two backups and a restore of a cluster with as many small files, and some GiB in large ones.
+fn many_files(gib: u32, small: &[u32]) {
     let scratch = Scratch::new();
     let Some(cluster) = Cluster::builder(&scratch).start() else { return };
     let product = Product::new(&scratch);
     cluster.archive_with(&product);
-    for files in SMALL_FILES.into_iter().take(if smoke() { 1 } else { SMALL_FILES.len() }) {
-        add_files(&scratch, cluster.data_dir(), files);
+    for &files in small {
+        add_files(&scratch, cluster.data_dir(), files, gib);
         println!(
-            "\na data directory with {files} more files of 8 kB, and {HOLES} of 1 GiB without data; two jobs"
+            "\na data directory with {files} more files of 8 kB, and {gib} of 1 GiB: {} MiB of noise and a hole; two jobs",
+            NOISE >> 20
         );
         for (name, args) in
             [("backup create --full", &["--full"][..]), ("backup create, nothing changed", &[])]
@@ -96,7 +110,7 @@ fn many_files() {
     }
 }
 
-fn add_files(scratch: &Scratch, data_dir: &Path, files: u32) {
+fn add_files(scratch: &Scratch, data_dir: &Path, files: u32, gib: u32) {
     let dir = data_dir.join("many");
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir(&dir).expect("make a directory");
@@ -104,11 +118,21 @@ fn add_files(scratch: &Scratch, data_dir: &Path, files: u32) {
         let page = number.to_le_bytes().repeat(2048);
         std::fs::write(dir.join(format!("{number:08}")), page).expect("write a small file");
     }
-    for number in 0..HOLES {
-        let file = std::fs::File::create(dir.join(format!("holes{number}"))).expect("make a file");
+    for number in 0..gib {
+        let mut file = std::fs::File::create(dir.join(format!("large{number}"))).expect("make a file");
+        write_noise(&mut file);
         file.set_len(1 << 30).expect("make it long");
     }
     scratch.own(&dir);
+}
+
+/// Piece by piece: the memory of this process counts in what is measured.
+fn write_noise(file: &mut std::fs::File) {
+    let mut piece = [0; 8192];
+    for _ in 0..NOISE / piece.len() {
+        getrandom::fill(&mut piece).expect("random bytes");
+        file.write_all(&piece).expect("write noise");
+    }
 }
 
 /// One step, in this process.
@@ -127,9 +151,9 @@ fn run(step: &str, files: u64, dir: &Path) {
                 assert_eq!(seen.0, files);
                 Ok(())
             }
-            "facts" => read_facts(&archive, &place(), &id()).await.map(drop),
+            "facts" => read_facts::<Facts>(&archive, &place(), &id()).await.map(drop),
             _ => {
-                let needs = read_needs(&archive, &place(), &id()).await?;
+                let needs = read_needs::<Facts>(&archive, &place(), &id()).await?;
                 assert_eq!(needs.packs.len() as u64, files.div_ceil(FILES_OF_A_PACK));
                 Ok(())
             }
@@ -145,7 +169,7 @@ async fn open(dir: &Path) -> Result<Archive> {
     Archive::init(storage.as_ref(), true).await?;
     let text = std::fs::read_to_string(dir.join("identity")).expect("read the identity");
     let identity: Identity = text.parse()?;
-    let keys = Keys { recipients: vec![identity.recipient()], identities: vec![identity] };
+    let keys = Keys { recipients: vec![identity.recipient()], identities: vec![identity], ..Keys::default() };
     Archive::open(storage, keys).await
 }
 
@@ -185,7 +209,7 @@ impl Taker for Count {
 }
 
 fn place() -> Place {
-    Place { cluster: "main".parse().expect("a name"), system: SystemId(7) }
+    Place::of_system("main".parse().expect("a name"), SystemId(7))
 }
 
 fn id() -> BackupId {

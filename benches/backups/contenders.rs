@@ -3,9 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use walarchive_tests::{Options, Product, find};
+use walarchive_tests::stores::{self, Bucket};
+use walarchive_tests::{Options, Product, bytes_below_but, find};
 
-use crate::place::{Live, bytes_below};
+use crate::place::Live;
+
+/// The same program with two places to store in.
+pub const IN_DIRECTORY: &str = "walarchive, age";
+pub const IN_S3: &str = "walarchive, age, in S3";
 
 type Make<'a> = Box<dyn Fn() -> Command + 'a>;
 type MakeInto<'a> = Box<dyn Fn(&Path) -> Command + 'a>;
@@ -17,8 +22,7 @@ pub struct Contender<'a> {
     pub place: &'static str,
     /// Removed after a round.
     pub repository: PathBuf,
-    /// Where backups are: WAL is not counted.
-    pub backups: PathBuf,
+    pub backups: Backups,
     pub full: Make<'a>,
     pub increment: Option<Make<'a>>,
     /// Into an empty directory.
@@ -27,19 +31,32 @@ pub struct Contender<'a> {
     pub delta: Option<MakeInto<'a>>,
 }
 
-impl Contender<'_> {
-    /// Stored bytes of backups.
-    pub fn stored(&self) -> u64 {
-        bytes_below(&self.backups, "wal")
+/// Where backups are.
+pub enum Backups {
+    Below(PathBuf),
+    /// On a server that ends with this, and all that it stores with it.
+    In(Bucket),
+}
+
+impl Backups {
+    /// Stored bytes, WAL not counted.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Backups::Below(dir) => bytes_below_but(dir, "wal"),
+            Backups::In(bucket) => {
+                let objects = bucket.raw().list().into_iter();
+                objects.filter(|(key, _)| !key.contains("/wal/")).map(|(_, size)| size).sum()
+            }
+        }
     }
 }
 
 /// All that are there. The first is the floor.
 pub fn all(live: &Live) -> Vec<Contender<'_>> {
-    let sealed = walarchive(live, "walarchive, age", "sealed", Options::default());
+    let sealed = in_directory(live, IN_DIRECTORY, "sealed", Options::default());
     let plain = Options { encrypted: false, ..Options::default() };
-    let plain = walarchive(live, "walarchive, not encrypted", "plain", plain);
-    let others = [pgbackrest(live), wal_rus(live)];
+    let plain = in_directory(live, "walarchive, not encrypted", "plain", plain);
+    let others = [in_s3(live), pgbackrest(live), wal_rus(live)];
     let mut all = vec![floor(live), basebackup(live), sealed, plain];
     all.extend(others.into_iter().flatten());
     all
@@ -60,7 +77,7 @@ fn floor(live: &Live) -> Contender<'_> {
     Contender {
         name: "tar | zstd -1 -T2, synced",
         place: "floor",
-        backups: repository.clone(),
+        backups: Backups::Below(repository.clone()),
         repository,
         full: Box::new(move || {
             let script = "tar -C \"$1\" --exclude ./pg_wal --exclude ./postmaster.pid -cf - . | zstd -q -1 -T2 > \"$2\" && sync \"$2\"";
@@ -81,7 +98,7 @@ fn basebackup(live: &Live) -> Contender<'_> {
     Contender {
         name: "pg_basebackup, synced",
         place: "basebackup",
-        backups: repository.clone(),
+        backups: Backups::Below(repository.clone()),
         repository,
         full: Box::new(move || {
             let mut command = live.cluster.client_command("pg_basebackup");
@@ -94,13 +111,34 @@ fn basebackup(live: &Live) -> Contender<'_> {
     }
 }
 
-fn walarchive<'a>(
+fn in_directory<'a>(
     live: &'a Live,
     name: &'static str,
     place: &'static str,
     options: Options,
 ) -> Contender<'a> {
     let product = Product::with(&live.scratch, options);
+    let backups = Backups::Below(product.archive_dir());
+    walarchive(live, name, place, product, backups)
+}
+
+/// `None`, after a loud note, when SeaweedFS is not installed.
+fn in_s3(live: &Live) -> Option<Contender<'_>> {
+    let bucket = stores::alone(&live.scratch, stores::Kind::Seaweed)?;
+    let options = Options { init: false, archive: Some(bucket.url()), ..Options::default() };
+    let mut product = Product::with(&live.scratch, options);
+    bucket.env().iter().for_each(|(name, value)| product.set(name, value));
+    product.ok(&["init"]);
+    Some(walarchive(live, IN_S3, "s3", product, Backups::In(bucket)))
+}
+
+fn walarchive<'a>(
+    live: &'a Live,
+    name: &'static str,
+    place: &'static str,
+    product: Product,
+    backups: Backups,
+) -> Contender<'a> {
     let (create, restore) = (product.clone(), product.clone());
     let repository = product.archive_dir();
     let into = move |args: &[&str], target: &Path| {
@@ -120,7 +158,7 @@ fn walarchive<'a>(
     Contender {
         name,
         place,
-        backups: repository.clone(),
+        backups,
         repository,
         full: Box::new(move || make(&["--full"])),
         increment: Some(Box::new(move || next(&[]))),
@@ -141,7 +179,7 @@ fn pgbackrest(live: &Live) -> Option<Contender<'_>> {
     let conf = repository.join("pgbackrest.conf");
     std::fs::write(&conf, pgbackrest_conf(live, &repository)).expect("write the settings of pgbackrest");
     live.scratch.own(&repository);
-    let backups = repository.join("repo/backup");
+    let backups = Backups::Below(repository.join("repo/backup"));
     let command = move |words: &[&str]| {
         let mut command = live.scratch.command(&program);
         command.arg(format!("--config={}", conf.display())).arg("--stanza=main").args(words);
@@ -181,7 +219,7 @@ archive-copy=n\n[main]\npg1-path={data_dir}\npg1-socket-path={socket}\npg1-port=
 fn wal_rus(live: &Live) -> Option<Contender<'_>> {
     let program = find("wal-rus").or_else(|| find("walrus")).or_else(|| missing("wal-rus"))?;
     let repository = live.scratch.dir("walrus");
-    let backups = repository.join("basebackups_005");
+    let backups = Backups::Below(repository.join("basebackups_005"));
     let prefix = repository.clone();
     let command = move |words: &[&str], place: &Path| {
         let mut command = live.scratch.command(&program);

@@ -30,7 +30,7 @@ fn main() {
         round(&live, &mut report);
     }
     println!(
-        "\nbackups: pgbench, {} MB of files, two jobs each, in directories",
+        "\nbackups: pgbench, {} MB of files, two jobs each, in directories unless S3 is named",
         live.data_bytes() / 1_000_000
     );
     report.print();
@@ -87,7 +87,7 @@ fn make(scratch: &Scratch, target: &Path) -> PathBuf {
 /// Runs a step when nothing is left to be written of the one before.
 fn measure(report: &mut Report, step: &str, contender: &Contender<'_>, command: Command) {
     rustix::fs::sync();
-    let before = contender.stored();
+    let before = contender.backups.bytes();
     let used = Used::by(command);
-    report.add(step, contender.name, used, contender.stored().saturating_sub(before));
+    report.add(step, contender.name, used, contender.backups.bytes().saturating_sub(before));
 }

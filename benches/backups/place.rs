@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use walarchive_benches::smoke;
-use walarchive_tests::{Cluster, Product, Scratch};
+use walarchive_tests::{Cluster, Product, Scratch, bytes_below_but};
 
 /// MiB of files for each unit of pgbench's scale, and those of an empty cluster.
 const OF_A_SCALE: u32 = 17;
@@ -68,19 +68,8 @@ impl Live {
 
     /// Bytes of the files that a backup holds.
     pub fn data_bytes(&self) -> u64 {
-        bytes_below(self.cluster.data_dir(), "pg_wal")
+        bytes_below_but(self.cluster.data_dir(), "pg_wal")
     }
-}
-
-/// Bytes of all files below a directory, without what is below those of this name.
-pub fn bytes_below(dir: &Path, without: &str) -> u64 {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let size = |entry: fs::DirEntry| match entry.file_type() {
-        Ok(kind) if kind.is_dir() && entry.file_name() == without => 0,
-        Ok(kind) if kind.is_dir() => bytes_below(&entry.path(), without),
-        _ => entry.metadata().map_or(0, |meta| meta.len()),
-    };
-    entries.map(size).sum()
 }
 
 /// Removes a directory of ours.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use walarchive_benches::Used;
 
+use crate::contenders::{IN_DIRECTORY, IN_S3};
+
 /// What everybody took for one step.
 #[derive(Default)]
 struct Step {
@@ -62,7 +64,6 @@ impl Step {
         for (name, used, stored) in &self.rows {
             let (used, stored) = (Used::middle(used), middle(stored));
             let (floor, floor_stored) = *first.get_or_insert((used, if ideal > 0 { ideal } else { stored }));
-            let times = |one: Duration, of: Duration| one.as_secs_f64() / of.as_secs_f64().max(1e-9);
             let (wall, cpu) = (times(used.wall, floor.wall), times(used.cpu, floor.cpu));
             let room = match stored {
                 0 => String::new(),
@@ -70,7 +71,21 @@ impl Step {
             };
             println!("{} ({wall:.2} wall, {cpu:.2} CPU){room}", used.line(name));
         }
+        self.print_s3();
     }
+
+    /// What S3 costs beside a directory.
+    fn print_s3(&self) {
+        let of = |name| self.rows.iter().find(|row| row.0 == name).map(|row| Used::middle(&row.1));
+        if let (Some(s3), Some(directory)) = (of(IN_S3), of(IN_DIRECTORY)) {
+            let (wall, cpu) = (times(s3.wall, directory.wall), times(s3.cpu, directory.cpu));
+            println!("  S3, in units of the directory: {wall:.2} wall, {cpu:.2} CPU");
+        }
+    }
+}
+
+fn times(one: Duration, of: Duration) -> f64 {
+    one.as_secs_f64() / of.as_secs_f64().max(1e-9)
 }
 
 fn middle(of: &[u64]) -> u64 {

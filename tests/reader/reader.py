@@ -4,7 +4,8 @@
 Needs Python 3.9, and the packages pyrage (age) and zstandard. Objects of codec lz4 are refused: Python has no
 LZ4 without a further package. Objects are held in memory whole. Exit codes: 0 done; 1 proven absent; 2 usage;
 204 refused or damaged, above 125 so that PostgreSQL stops instead of taking it for the end of its log. A backup
-that is refused in the middle leaves DEST incomplete.
+or dump that is refused in the middle leaves DEST incomplete. Dumps are of a cluster, whatever its system
+identifier: `dump` takes none.
 """
 import argparse
 import functools
@@ -15,7 +16,7 @@ import struct
 import sys
 
 from blake3_py import blake3, derive_key
-from sealed import Absent, Archive, Refused, check, crc32c, decode, skippable
+from sealed import DUMPS, Absent, Archive, Refused, check, crc32c, decode, skippable
 
 PAGE, FRAME, INDEX = 8192, 1 << 20, 0x184D2A58
 TIMELINE, SEGMENT = "[0-9A-F]{8}", "[0-9A-F]{24}"
@@ -44,9 +45,14 @@ def backups(archive):
 
 
 def manifest(archive, backup):
-    """The facts, and the lines between them and the end."""
+    """The facts, and the lines between them and the end; of a dump, where the archive is one of dumps."""
     check(re.fullmatch(BACKUP, backup), f"{backup!r} is no backup id")
-    _, frames = archive.read_decoded(f"backups/{backup}/manifest", "manifest")
+    wanted = {"format": 1, "type": "base", "id": backup, "cluster": archive.cluster, "system_id": archive.system_id}
+    folder = "backups"
+    if archive.system_id == DUMPS:
+        folder, wanted["type"] = "manifests", "dump"
+        del wanted["system_id"]
+    _, frames = archive.read_decoded(f"{folder}/{backup}/manifest", "manifest")
     *lines, last, rest = b"".join(frames).split(b"\n")
     end, whole = json.loads(last), b"".join(line + b"\n" for line in lines)
     check(rest == b"" and end.get("end") is True, f"{backup}: the manifest's last line is missing")
@@ -54,7 +60,6 @@ def manifest(archive, backup):
     check(blake3(whole).hex() == end["digest"], f"{backup}: the manifest's digest is wrong")
     check(frames[0] == lines[0] + b"\n", f"{backup}: the facts do not stand in a frame of their own")
     facts, *entries = map(json.loads, lines)
-    wanted = {"format": 1, "type": "base", "id": backup, "cluster": archive.cluster, "system_id": archive.system_id}
     check(wanted.items() <= facts.items(), f"{backup}: the manifest is of another backup, or of another kind")
     return facts, entries
 
@@ -74,7 +79,8 @@ def pack(archive, key, stored, index_at, index_len, plain, digest):
     frames, at = [], 0
     for size, decoded, sum_ in struct.iter_unpack("<II32s", index):
         frame, at = content[at:at + size], at + size
-        check(0 < decoded <= FRAME and decoded % PAGE == 0, f"pack {key}: a frame of {decoded} bytes")
+        paged = archive.system_id == DUMPS or decoded % PAGE == 0
+        check(0 < decoded <= FRAME and paged, f"pack {key}: a frame of {decoded} bytes")
         check(at <= index_at and blake3(frame) == sum_, f"pack {key}: frame {len(frames)} has a wrong digest")
         frames.append((frame, decoded))
     check((at, sum(frame[1] for frame in frames)) == (index_at, plain), f"pack {key}: the frames do not add up")
@@ -88,12 +94,17 @@ def decoded_frame(codec, frame, length):
     return data
 
 
+def open_pack(archive, packs, number):
+    check(0 <= number < len(packs), f"pack number {number} names nothing")
+    facts = (packs[number][name] for name in ("key", "stored", "index_at", "index_len", "plain", "digest"))
+    return pack(archive, *facts)
+
+
 def pages(archive, packs, extent):
     """The data of an extent, in pieces."""
     _, count, number, frame, first = extent
-    check(0 <= number < len(packs) and min(count - 1, frame, first) >= 0, f"extent {extent} names nothing")
-    facts = (packs[number][name] for name in ("key", "stored", "index_at", "index_len", "plain", "digest"))
-    codec, frames = pack(archive, *facts)
+    check(min(count - 1, frame, first) >= 0, f"extent {extent} names nothing")
+    codec, frames = open_pack(archive, packs, number)
     while frame < len(frames) and first * PAGE >= frames[frame][1]:
         frame, first = frame + 1, first - frames[frame][1] // PAGE
     while count > 0:
@@ -163,6 +174,47 @@ def restore(archive, backup, dest):
     return {"backup": backup, "files": files, "data_bytes": total}
 
 
+def stretch(archive, packs, length, number, at):
+    """Bytes of a stream, in pieces."""
+    check(min(length, at) >= 0, "a stretch of the stream names nothing")
+    codec, frames = open_pack(archive, packs, number)
+    for frame, size in frames:
+        if length > 0 and at < size:
+            piece = decoded_frame(codec, frame, size)[at:at + length]
+            yield piece
+            length -= len(piece)
+        at = max(0, at - size)
+    check(length == 0, "a stretch of the stream goes beyond its pack")
+
+
+def restore_dump(archive, dump, dest):
+    """Writes a file, or a directory if the dump is one."""
+    facts, entries = manifest(archive, dump)
+    packs = [entry for entry in entries if "pack" in entry]
+    check([entry["pack"] for entry in packs] == list(range(len(packs))), "the packs are out of order")
+    streams, names, is_dir = [], set(), facts["dump_format"] == "directory"
+    for entry in entries[len(packs):]:
+        if "stream" in entry:
+            check("/" not in entry["stream"], f"stream {entry['stream']!r}")
+            streams.append((entry, path_of(dest, entry, "stream", names) if is_dir else dest, []))
+        else:
+            check("bytes" in entry and streams, f"a line that is nothing known: {entry}")
+            streams[-1][2].extend(entry["bytes"])
+    check(is_dir or len(streams) == 1, f"a dump in one file has {len(streams)} streams")
+    if is_dir:
+        os.mkdir(dest, 0o700)
+    for entry, path, stretches in streams:
+        data = b"".join(piece for one in stretches for piece in stretch(archive, packs, *one))
+        check(len(data) == entry["size"], f"{path}: {len(data)} bytes instead of {entry['size']}")
+        check(blake3(data).hex() == entry["digest"], f"{path}: the digest is wrong")
+        with open(path, "xb") as file:
+            os.chmod(path, 0o600)
+            file.write(data)
+    total = sum(entry["size"] for entry, _, _ in streams)
+    check(total == facts["data_bytes"], f"{total} bytes, and the facts say {facts['data_bytes']}")
+    return {"dump": dump, "database": facts["database"], "format": facts["dump_format"], "data_bytes": total}
+
+
 def listing(archive):
     names = [name for one in archive.names("wal") if re.fullmatch(TIMELINE, one)
              for two in archive.names(f"wal/{one}") for name in archive.names(f"wal/{one}/{two}")]
@@ -184,18 +236,22 @@ def write_whole(dest, data):
 def arguments():
     parser = argparse.ArgumentParser(description="reads an archive without the program that wrote it")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, more in (("wal", ("name", "dest")), ("backup", ("backup", "dest")), ("list", ())):
+    for name, more in (("wal", ("system_id", "name", "dest")), ("backup", ("system_id", "backup", "dest")),
+                       ("list", ("system_id",)), ("dump", ("dump", "dest"))):
         command = commands.add_parser(name)
         command.add_argument("archive_dir")
         command.add_argument("--identity", metavar="FILE", help="the identities of an encrypted archive")
-        for argument in ("cluster", "system_id", *more):
+        for argument in ("cluster", *more):
             command.add_argument(argument)
     return parser.parse_args()
 
 
 def run(args):
-    archive = Archive(args.archive_dir, args.identity, args.cluster, args.system_id)
-    if args.command == "wal":
+    system_id = DUMPS if args.command == "dump" else args.system_id
+    archive = Archive(args.archive_dir, args.identity, args.cluster, system_id)
+    if args.command == "dump":
+        print(json.dumps(restore_dump(archive, args.dump, args.dest)))
+    elif args.command == "wal":
         write_whole(args.dest, wal(archive, args.name))
     elif args.command == "list":
         print(json.dumps(listing(archive), indent=1))

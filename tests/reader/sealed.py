@@ -11,7 +11,8 @@ import pyrage
 import zstandard
 from blake3_py import blake3
 
-HEAD = 0x184D2A57
+HEAD, SUM = 0x184D2A57, 0x184D2A59
+DUMPS = "dumps"  # stands where else a system identifier does
 DECODERS = {
     "zstd": lambda: zstandard.ZstdDecompressor().decompressobj(),
     "none": lambda: zstandard.ZstdDecompressor().decompressobj(),
@@ -75,6 +76,12 @@ def skippable(data, magic, what):
     return data[8:8 + length], 8 + length
 
 
+def check_sum(content, key):
+    """Holds a manifest that no cipher protects against the sum at its end, where it has one."""
+    if content[-40:-32] == struct.pack("<II", SUM, 32):
+        check(blake3(content[:-40]) == content[-32:], f"{key}: the sum at its end is wrong")
+
+
 def age_head(data):
     """The binding in an age header, and the length of the head (header and payload nonce)."""
     lines, at, bindings, body = [], 0, [], None
@@ -105,7 +112,7 @@ class Archive:
     def __init__(self, root, identity, cluster, system_id):
         self.root, self.cluster, self.system_id = Path(root), cluster, system_id
         check(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", cluster), f"{cluster!r} is no cluster name")
-        check(re.fullmatch(r"[0-9]+", system_id), f"{system_id!r} is no system identifier")
+        check(system_id == DUMPS or re.fullmatch(r"[0-9]+", system_id), f"{system_id!r} is no system identifier")
         try:
             facts = json.loads((self.root / "archive.json").read_bytes())
         except OSError as error:  # says nothing about what is stored: not "absent"
@@ -145,6 +152,8 @@ class Archive:
     def read_decoded(self, key, kind):
         """The object's binding, and what its codec frames hold."""
         binding, content, _ = self.read(key, kind)
+        if kind == "manifest" and not self.encrypted:
+            check_sum(content, key)
         frames = list(decode(binding["codec"], content))
         plain = sum(map(len, frames))
         check(binding.get("plain", plain) == plain, f"{key}: decoded to {plain} bytes")

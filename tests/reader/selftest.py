@@ -88,25 +88,24 @@ class Refusals(unittest.TestCase):
         facts = {"format": 1, "archive": ARCHIVE, "created": "2026-01-02T03:04:05Z", "encrypted": False, **changes}
         (self.root / "archive.json").write_text(json.dumps(facts))
 
-    def put(self, name, form, content, place=None, **changes):
-        key = f"main/{SYSTEM}/{name}"
+    def put(self, name, form, content, place=None, room=SYSTEM, **changes):
+        key = f"main/{room}/{name}"
         binding = {"v": 1, "archive": ARCHIVE, "key": key, "kind": form, "codec": "gzip", **changes}
         binding = json.dumps(binding).encode()
         head = struct.pack("<II", 0x184D2A57, len(binding) + 32) + binding + blake3(binding)
-        path = self.root / "main" / SYSTEM / place if place else self.root / key
+        path = self.root / "main" / room / place if place else self.root / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(head + content)
         return len(head) + len(content)
 
-    def put_pack(self, **changes):
-        """Two frames, of two pages and of one."""
-        plain = [b"a" * 8192 + b"b" * 8192, b"c" * 8192]
+    def put_pack(self, plain=(b"a" * 8192 + b"b" * 8192, b"c" * 8192), **changes):
+        """Two frames, of two pages and of one, if nothing else is said."""
         frames = [gzip.compress(data) for data in plain]
         body = b"".join(struct.pack("<II", len(frame), len(data)) + blake3(frame) for frame, data in zip(frames, plain))
         index = struct.pack("<II", 0x184D2A58, len(body)) + body
         size = self.put(PACK, "pack", b"".join(frames) + index, **changes)
         self.pack = {"pack": 0, "key": PACK[6:], "stored": size, "index_at": sum(map(len, frames)),
-                     "index_len": len(index), "plain": 3 * 8192, "digest": blake3(body).hex()}
+                     "index_len": len(index), "plain": sum(map(len, plain)), "digest": blake3(body).hex()}
 
     def put_manifest(self, facts={}, pack={}, file={}, more=(), end={}, ended=True, **changes):
         """A file of five pages: a hole, b, c without its last bytes."""
@@ -116,11 +115,25 @@ class Refusals(unittest.TestCase):
              "data_bytes": len(content), **facts}, {**self.pack, **pack}, {"dir": "base", "mode": 0o700},
             {"file": "base/1", "mode": 0o600, "size": len(content), "crc32c": f"{crc32c(content):08x}",
              "extents": [[3, 2, 0, 0, 1]], **file}, *more]
+        self.put(f"backups/{BACKUP}/manifest", "manifest", self.stored(lines, end, ended), **changes)
+        return content
+
+    def stored(self, lines, end={}, ended=True):
         lines = [line(entry) for entry in lines]
         whole = b"".join(lines)
         last = line({"end": True, "lines": len(lines), "digest": blake3(whole).hex(), **end}) if ended else b""
-        stored = gzip.compress(lines[0]) + gzip.compress(b"".join(lines[1:]) + last)
-        self.put(f"backups/{BACKUP}/manifest", "manifest", stored, **changes)
+        return gzip.compress(lines[0]) + gzip.compress(b"".join(lines[1:]) + last)
+
+    def put_dump(self, streams=None, digest=None, **facts):
+        """Bytes of two frames, the later ones first; or other streams."""
+        self.put_pack((b"hello ", b"world"), room="dumps")
+        content, stretches = b"world hello", [[5, 0, 6], [1, 0, 5], [5, 0, 0]]
+        if streams is None:
+            streams = [{"stream": "dump", "size": 11, "digest": digest or blake3(content).hex()},
+                       {"bytes": stretches[:1]}, {"bytes": stretches[1:]}]
+        lines = [{"format": 1, "type": "dump", "id": BACKUP, "cluster": "main", "database": "a/b",
+                  "content": "database", "dump_format": "custom", "data_bytes": 11, **facts}, self.pack, *streams]
+        self.put(f"manifests/{BACKUP}/manifest", "manifest", self.stored(lines), room="dumps")
         return content
 
     def restore(self):
@@ -185,6 +198,36 @@ class Refusals(unittest.TestCase):
         data[-self.pack["index_len"] - 12] ^= 1
         path.write_bytes(data)
         self.refuses("frame 1 has a wrong digest")
+
+    def test_dumps(self):
+        def dump():
+            self.dest.unlink(missing_ok=True)
+            return reader.restore_dump(Archive(self.root, None, "main", "dumps"), BACKUP, self.dest)
+
+        content = self.put_dump()
+        dump()
+        self.assertEqual(self.dest.read_bytes(), content)
+        self.put_dump(dump_format="directory")
+        self.dest.unlink()
+        dump()
+        self.assertEqual((self.dest / "dump").read_bytes(), content)
+        shutil.rmtree(self.dest)
+        record = {"stream": "dump", "size": 11, "digest": blake3(content).hex()}
+        for changes, why in (
+                ({"digest": "0" * 64}, "digest"), ({"type": "base"}, "another"), ({"data_bytes": 12}, "facts"),
+                ({"streams": []}, "0 streams"), ({"streams": [record]}, "0 bytes"),
+                ({"streams": [{"bytes": []}]}, "nothing known"),
+                ({"streams": [record, {"bytes": [[12, 0, 0]]}]}, "beyond"),
+                ({"streams": [record, {"bytes": [[1, 1, 0]]}]}, "names nothing"),
+                ({"streams": [record, {"bytes": [[1, 0, -1]]}]}, "names nothing"),
+                ({"dump_format": "directory", "streams": [{**record, "stream": "../x"}]}, "stream"),
+                ({"dump_format": "directory", "streams": [{**record, "stream": ".."}]}, "path")):
+            with self.subTest(why=why):
+                self.put_dump(**changes)
+                self.refuses(why, dump)
+        self.put_pack((b"x",))
+        self.put_manifest()
+        self.refuses("a frame of 1 bytes")
 
     def test_wal(self):
         name, content = "00000001000000000000000A", b"log" * 1000

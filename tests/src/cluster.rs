@@ -57,8 +57,13 @@ impl Builder {
 
     /// Page checksums; on when nothing is said.
     pub fn data_checksums(mut self, on: bool) -> Builder {
-        self.initdb.retain(|arg| arg != "--data-checksums");
-        if on { self.initdb_arg("--data-checksums") } else { self }
+        self.initdb.retain(|arg| !arg.ends_with("data-checksums"));
+        match on {
+            true => self.initdb_arg("--data-checksums"),
+            // They became the default, and the option not to have them, in the same version.
+            false if postgres_major() >= Some(18) => self.initdb_arg("--no-data-checksums"),
+            false => self,
+        }
     }
 
     /// One more argument of `initdb`.

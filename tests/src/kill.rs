@@ -13,6 +13,35 @@ pub fn kills(usual: u32) -> u32 {
     std::env::var("WALARCHIVE_TEST_KILLS").ok().and_then(|count| count.parse().ok()).unwrap_or(usual)
 }
 
+/// Moments at which to kill a program: spread over the time that it takes, from its beginning to its end.
+///
+/// How long that is changes with the machine's other work, so it is corrected by what was hit and what was missed: about three
+/// quarters are hits.
+pub struct Moments {
+    whole: Duration,
+    times: u32,
+    nth: u32,
+}
+
+impl Moments {
+    /// `times` of them, of a program that once took `whole`.
+    pub fn new(whole: Duration, times: u32) -> Moments {
+        Moments { whole, times, nth: 0 }
+    }
+
+    /// How long to wait before the next kill. Not in their order: what one leaves is what the next one finds.
+    pub fn wait(&mut self) -> Duration {
+        let part = f64::from(self.nth * 37 % self.times) / f64::from(self.times);
+        self.nth += 1;
+        self.whole.mul_f64(part)
+    }
+
+    /// Says whether it still ran.
+    pub fn was_hit(&mut self, is_hit: bool) {
+        self.whole = self.whole.mul_f64(if is_hit { 1.05 } else { 0.85 });
+    }
+}
+
 /// The processes that descend from `root`, itself first, as long as they live.
 ///
 /// Process groups would not do: every backend of PostgreSQL makes itself the leader of its own.

@@ -20,6 +20,7 @@
 mod background;
 mod cluster;
 pub mod conformance;
+pub mod filled;
 mod kill;
 mod ports;
 mod product;
@@ -28,18 +29,20 @@ pub mod proxy;
 mod restored;
 pub mod sample;
 mod scratch;
+mod sizes;
 mod sshd;
 pub mod stores;
 pub mod trace;
 
 pub use background::Background;
 pub use cluster::{Builder, Cluster, StopMode};
-pub use kill::{kill_tree, kills, tree_of};
+pub use kill::{Moments, kill_tree, kills, tree_of};
 pub use ports::Port;
 pub use product::{Options, Output, Product};
 pub use programs::{find, postgres_bin, postgres_major, python, require};
 pub use restored::verify_backup;
 pub use scratch::{Scratch, User};
+pub use sizes::{bytes_below, bytes_below_but};
 pub use sshd::Sshd;
 
 use std::time::{Duration, Instant};

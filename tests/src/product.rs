@@ -155,9 +155,10 @@ impl Product {
         self.programs.dir.join(name)
     }
 
-    /// A `PATH` that has the programs.
+    /// A `PATH` that has the programs, and those of the server that the tests were told to use.
     pub fn path_variable(&self) -> String {
-        format!("{}:{}", self.programs.dir.display(), env::var("PATH").unwrap_or_default())
+        let server = env::var("WALARCHIVE_TEST_PG").map(|dir| format!("{dir}:")).unwrap_or_default();
+        format!("{}:{server}{}", self.programs.dir.display(), env::var("PATH").unwrap_or_default())
     }
 
     /// A command of `walarchive`, ready to run.

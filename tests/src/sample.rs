@@ -83,3 +83,15 @@ pub fn files_with(dir: &Path, part: &str) -> Vec<PathBuf> {
     let found = tree(dir).into_keys().filter(|path| path.is_file() && path.to_string_lossy().contains(part));
     found.collect()
 }
+
+/// A file of real data, which the repository does not hold; `None`, after a loud note, where it is not.
+pub fn real_data(name: &str) -> Option<std::path::PathBuf> {
+    let beside = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let dir = std::env::var_os("WALARCHIVE_TEST_DATA").map_or(beside, std::path::PathBuf::from);
+    let file = dir.join(name);
+    if !file.exists() {
+        eprintln!("\nSKIPPED: there is no {}; WALARCHIVE_TEST_DATA names its directory\n", file.display());
+        return None;
+    }
+    Some(file)
+}

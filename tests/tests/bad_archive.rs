@@ -242,10 +242,8 @@ fn forge(backed: &Backed, id: &str, change: impl FnOnce(&mut Vec<Value>)) {
     runtime.block_on(async {
         let archive = Archive::open(Arc::new(storage), Keys::default()).await.unwrap();
         let shown = backed.show(&backed.ids[1]).json();
-        let place = Place {
-            cluster: "main".parse().unwrap(),
-            system: shown["system_id"].as_str().unwrap().parse().unwrap(),
-        };
+        let system = shown["system_id"].as_str().unwrap().parse().unwrap();
+        let place = Place::of_system("main".parse().unwrap(), system);
         let of = |id: &str| place.manifest(&id.parse::<BackupId>().unwrap());
         let (text, _) =
             archive.read(&of(&backed.ids[1]), ObjectKind::Manifest, u64::MAX, Vec::new()).await.unwrap();

@@ -315,6 +315,40 @@ fn round(encrypted: bool, codec: &str) {
     damage_is_refused(&scene, id);
 }
 
+/// Dumps of two nights, in one stream and in several, as the product exports them.
+#[test]
+fn reads_dumps() {
+    for encrypted in [true, false] {
+        let Some(Scene { scratch, cluster, mut product, reading, .. }) = scene(encrypted, "zstd:1") else {
+            return;
+        };
+        product.set("WALARCHIVE_DUMP_PARALLEL_FROM", "1");
+        for args in
+            [&["--jobs", "1"][..], &["--jobs", "1"], &["--format", "plain"], &["--jobs", "2"], &["--as-file"]]
+        {
+            cluster.psql("update t set md5 = md5(md5) where n % 500 = 3");
+            let run = product.json(&[&["dump", "create"], args].concat());
+            for dump in run["dumps"].as_array().unwrap() {
+                let id = dump["id"].as_str().unwrap();
+                let (read, own) = (scratch.join(format!("read-{id}")), scratch.join(format!("own-{id}")));
+                product.ok(&["dump", "export", id, "-o", own.to_str().unwrap()]);
+                let mut args = vec!["dump".to_owned(), reading.archive.display().to_string()];
+                args.extend(reading.identity.iter().flat_map(|file| ["--identity".to_owned(), file.clone()]));
+                args.extend(["main", id, read.to_str().unwrap()].map(str::to_owned));
+                let output =
+                    reading.reader.run("reader.py", &args.iter().map(String::as_str).collect::<Vec<_>>());
+                assert_eq!(output.code, Some(0), "{dump}: {output:#?}");
+                if own.is_dir() {
+                    assert!(tree(&read).keys().eq(tree(&own).keys()) && tree(&own).len() > 2);
+                    assert!(tree(&read).values().zip(tree(&own).values()).all(|(read, own)| read.1 == own.1));
+                } else {
+                    assert!(fs::read(&read).unwrap() == fs::read(&own).unwrap(), "{dump}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn the_readers_own_parts_are_right() {
     let scratch = Scratch::new();

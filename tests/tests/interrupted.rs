@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use walarchive_tests::trace::Strace;
 use walarchive_tests::{
-    Background, Cluster, Output, Product, Scratch, StopMode, kill_tree, kills, sample, verify_backup,
-    wait_until,
+    Background, Cluster, Moments, Output, Product, Scratch, StopMode, kill_tree, kills, sample,
+    verify_backup, wait_until,
 };
 
 const LONG: Duration = Duration::from_secs(60);
@@ -108,20 +108,22 @@ fn a_backup_that_is_killed_leaves_nothing() {
     };
     // The first one waits for what the server has to write.
     let whole = one().min(one());
+    let mut moments = Moments::new(whole, 15);
     let mut complete = live.backups();
     let mut killed = 0;
     for (n, number) in [Signal::KILL, Signal::TERM, Signal::INT].into_iter().cycle().take(15).enumerate() {
         let mut backup = live.start_backup("log");
-        std::thread::sleep(whole * u32::try_from(n).unwrap() / 16);
+        std::thread::sleep(moments.wait());
         // One that was faster this time is whole, and listed.
         let ended = backup.ended();
+        moments.was_hit(ended.is_none());
         signal(&mut backup, number);
         let status = backup.wait(LONG);
         let listed = live.backups();
         if status.success() {
             assert!(ended.is_some() || listed.len() > complete.len(), "0, and nothing is listed");
         } else {
-            assert_eq!(listed, complete, "killed by {number:?} after {n}/16: {}", backup.printed());
+            assert_eq!(listed, complete, "killed by {number:?}, round {n}: {}", backup.printed());
             killed += 1;
         }
         complete = listed;
@@ -353,13 +355,14 @@ fn a_restore_that_is_killed_does_not_pass_for_a_cluster() {
     let Some(lost) = Lost::new() else { return };
     let begun = Instant::now();
     assert_eq!(lost.restore().output().unwrap().status.code(), Some(0));
-    let whole = begun.elapsed();
+    let times = kills(15);
+    let mut moments = Moments::new(begun.elapsed(), times);
     fs::remove_dir_all(lost.target()).unwrap();
     let mut halves = 0;
-    let times = kills(15);
     for n in 0..times {
         let mut restore = Background::start(lost.restore(), lost.scratch.join("log"));
-        std::thread::sleep(whole * n / times);
+        std::thread::sleep(moments.wait());
+        moments.was_hit(restore.ended().is_none());
         kill_tree(restore.pid());
         restore.kill();
         halves += u32::from(lost.check(&format!("{n}/{times}")));

@@ -7,7 +7,7 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use walarchive_tests::{Background, Cluster, Output, Product, Scratch, StopMode, kill_tree, kills};
+use walarchive_tests::{Background, Cluster, Moments, Output, Product, Scratch, StopMode, kill_tree, kills};
 
 const KEPT: usize = 3;
 
@@ -43,21 +43,23 @@ impl Live {
             .psql(&format!("update pgbench_accounts set bid = {round} where aid % 501 = {}", round % 501));
     }
 
-    /// Runs a command until it is over or `after` has passed; `None` when it was killed.
-    fn kill(&self, command: Command, after: Duration) -> Option<i32> {
+    /// Runs a command until it is over or its moment has come; says whether it was killed.
+    fn kill(&self, command: Command, moments: &mut Moments) -> bool {
+        let after = moments.wait();
         let mut running = Background::start(command, self.scratch.join("log"));
         let begun = Instant::now();
         while begun.elapsed() < after && running.ended().is_none() {
             std::thread::sleep(Duration::from_millis(1));
         }
-        if running.ended().is_none() {
+        let is_hit = running.ended().is_none();
+        moments.was_hit(is_hit);
+        if is_hit {
             kill_tree(running.pid());
             running.kill();
-            return None;
+        } else {
+            assert!(running.wait(Duration::from_secs(60)).success(), "{}", running.printed());
         }
-        let status = running.wait(Duration::from_secs(60));
-        assert_eq!(status.code(), Some(0), "{}", running.printed());
-        status.code()
+        is_hit
     }
 
     /// Every backup that is listed has all that it consists of, and the WAL that it needs.
@@ -94,21 +96,19 @@ fn backups_and_prunes_that_are_killed_lose_nothing() {
         live.change(round);
         live.takes(|| live.create());
     }
-    let create = live.takes(|| live.create());
-    let prune = live.takes(|| live.prune());
     let (times, mut killed) = (kills(12), (0, 0));
+    let mut create = Moments::new(live.takes(|| live.create()), times);
+    let mut prune = Moments::new(live.takes(|| live.prune()), times);
     for n in 0..times {
         live.change(n);
         let before = live.listed();
-        // Not in their order: what one leaves is what the next one finds.
-        let part = (n * 7 % times + 1) as f64 / times as f64;
-        killed.0 += u32::from(live.kill(live.create(), create.mul_f64(part)).is_none());
+        killed.0 += u32::from(live.kill(live.create(), &mut create));
         let between = live.are_whole("after a backup");
         assert!(before.iter().all(|id| between.contains(id)), "a backup that was killed took others along");
         // One more, so that there is something to prune.
         live.takes(|| live.create());
         let newest = live.listed();
-        killed.1 += u32::from(live.kill(live.prune(), prune.mul_f64(part)).is_none());
+        killed.1 += u32::from(live.kill(live.prune(), &mut prune));
         let after = live.are_whole("after a prune");
         let kept = &newest[newest.len().saturating_sub(KEPT)..];
         assert!(kept.iter().all(|id| after.contains(id)), "{kept:?} are to be kept, there are {after:?}");

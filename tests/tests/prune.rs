@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use walarchive_tests::stores::{self, Bucket};
-use walarchive_tests::{Background, Cluster, Options, Product, Scratch, kill_tree, sample, wait_until};
+use walarchive_tests::{
+    Background, Cluster, Moments, Options, Product, Scratch, kill_tree, kills, sample, wait_until,
+};
 
 const LONG: Duration = Duration::from_secs(120);
 const LEASE: Duration = Duration::from_secs(3);
@@ -59,13 +61,15 @@ impl Live {
     fn kill_backups(&self, times: u32) {
         let begun = Instant::now();
         self.product.ok(&["backup", "create", "--full"]);
-        let whole = begun.elapsed();
+        let mut moments = Moments::new(begun.elapsed(), times);
         let mut listed = self.backups();
         let mut killed = 0;
-        for n in 0..times {
+        for _ in 0..times {
             let mut backup = self.start_backup();
-            std::thread::sleep(whole.mul_f64(f64::from((n * 37) % times) / f64::from(times)));
-            killed += u32::from(backup.ended().is_none());
+            std::thread::sleep(moments.wait());
+            let is_hit = backup.ended().is_none();
+            moments.was_hit(is_hit);
+            killed += u32::from(is_hit);
             kill_tree(backup.pid());
             let status = backup.wait(LONG);
             let now = self.backups();
@@ -297,11 +301,6 @@ fn azure_keeps_its_promises() {
     keeps_its_promises(&scratch, stores::azurite(&scratch), 0, "by itself");
 }
 
-/// How often programs are killed: `$WALARCHIVE_TEST_KILLS`, of which a fifth are backups.
-fn kills() -> u32 {
-    std::env::var("WALARCHIVE_TEST_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(200)
-}
-
 fn push(product: &Product, file: &Path) -> Command {
     product.command(&["wal", "push", file.to_str().unwrap()])
 }
@@ -318,12 +317,15 @@ fn killed_pushes_to_a_bucket_lose_nothing() {
     };
     let begun = Instant::now();
     assert!(push(&product, &file(1).0).status().unwrap().success());
-    let (whole, times) = (begun.elapsed(), kills() * 4 / 5);
+    let times = kills(200) * 4 / 5;
+    let mut moments = Moments::new(begun.elapsed(), times);
     let (mut acknowledged, mut cut) = (BTreeSet::from([1]), 0);
     for n in 2..=times {
         let mut push = Background::start(push(&product, &file(n).0), scratch.join("push-log"));
-        std::thread::sleep(whole.mul_f64(1.1 * f64::from((n * 37) % times) / f64::from(times)));
-        cut += u32::from(push.ended().is_none());
+        std::thread::sleep(moments.wait());
+        let is_hit = push.ended().is_none();
+        moments.was_hit(is_hit);
+        cut += u32::from(is_hit);
         kill_tree(push.pid());
         if push.wait(LONG).success() {
             acknowledged.insert(n);
@@ -361,7 +363,7 @@ fn killed_backups_to_a_bucket_leave_nothing_after_prune() {
     let Some(bucket) = stores::seaweed(&scratch) else { return };
     let product = product_in(&scratch, &bucket);
     let Some(live) = Live::new(scratch, product) else { return };
-    live.kill_backups(kills() / 5);
+    live.kill_backups(kills(200) / 5);
     let listed = live.backups();
     let raw = bucket.raw();
     println!("{} backups are whole; {} uploads were left", listed.len(), raw.unfinished().len());

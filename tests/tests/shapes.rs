@@ -6,7 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use walarchive_tests::{Background, Cluster, Options, Product, Scratch, StopMode, verify_backup, wait_until};
+use walarchive_tests::{
+    Background, Cluster, Options, Product, Scratch, StopMode, sample, verify_backup, wait_until,
+};
 
 /// Sums up a table whose rows are `n` and `t`.
 fn sums(table: &str) -> String {
@@ -242,18 +244,6 @@ fn paths_may_have_any_character() {
     assert_eq!(restored.psql(&sums("t")), cluster.psql(&sums("t")));
 }
 
-/// Real data with all kinds of objects, which the repository does not hold.
-fn pagila() -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
-    let dir = std::env::var_os("WALARCHIVE_TEST_DATA").map_or(beside, PathBuf::from);
-    let file = dir.join("pagila.sql");
-    if !file.exists() {
-        eprintln!("\nSKIPPED: there is no {}; WALARCHIVE_TEST_DATA names its directory\n", file.display());
-        return None;
-    }
-    Some(file)
-}
-
 fn dump(cluster: &Cluster, database: &str) -> String {
     let output = cluster.client_command("pg_dump").arg(database).output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -264,7 +254,7 @@ fn dump(cluster: &Cluster, database: &str) -> String {
 
 #[test]
 fn a_real_database_comes_back_from_under_load() {
-    let Some(file) = pagila() else { return };
+    let Some(file) = sample::real_data("pagila.sql") else { return };
     let scratch = Scratch::new();
     let Some(cluster) = Cluster::builder(&scratch).start() else { return };
     let product = Product::new(&scratch);

@@ -1,10 +1,9 @@
 //! What a backup costs: bytes that it alone needs, bytes that others need too, and all of it together.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::Value;
-use walarchive_tests::{Cluster, Product, Scratch};
+use walarchive_tests::{Cluster, Product, Scratch, bytes_below};
 
 fn number(document: &Value, key: &str) -> u64 {
     document[key].as_u64().unwrap_or_else(|| panic!("no {key} in {document}"))
@@ -12,16 +11,6 @@ fn number(document: &Value, key: &str) -> u64 {
 
 fn id(backup: &Value) -> &str {
     backup["id"].as_str().unwrap_or_else(|| panic!("no id in {backup}"))
-}
-
-/// Bytes of all files below a directory, as the store lists them.
-fn bytes_below(dir: &Path) -> u64 {
-    let entries = fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap());
-    let size = |entry: fs::DirEntry| match entry.file_type().unwrap().is_dir() {
-        true => bytes_below(&entry.path()),
-        false => entry.metadata().unwrap().len(),
-    };
-    entries.map(size).sum()
 }
 
 /// A full backup, and an increment to it.

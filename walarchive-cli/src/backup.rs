@@ -1,7 +1,7 @@
 //! Base backups.
 
 use serde_json::{Value, json};
-use walarchive_core::archive::{Backup, BackupId, Census, Share, scan};
+use walarchive_core::archive::{Backup, BackupId, Census, Facts, Share, scan};
 use walarchive_core::ops::backup::{BackupRequest, create as make};
 use walarchive_core::ops::pin as pins;
 use walarchive_core::ops::prune::delete as deletion;
@@ -9,7 +9,7 @@ use walarchive_core::ops::restore::{ExtractRequest, extract as take_out};
 use walarchive_core::{Error, Kind, Result};
 
 use crate::args::{CreateArgs, ExtractArgs};
-use crate::output::{bytes, table};
+use crate::output::{bytes, many, table};
 use crate::run::Context;
 
 /// What is told of a backup; its share of what is stored is null where that is unknown.
@@ -93,7 +93,7 @@ pub(crate) async fn create(context: Context, args: CreateArgs) -> Result<u8> {
     if !damaged.is_empty() {
         document["damaged"] = Value::from(damaged);
     }
-    context.output.result(&document, || told(&done.backup, None))?;
+    context.output.report(&document, || told(&done.backup, None))?;
     if done.damaged.is_empty() {
         return Ok(0);
     }
@@ -160,7 +160,7 @@ pub(crate) async fn show(context: Context, id: BackupId) -> Result<u8> {
     let archive = context.archive().await?;
     let catalog = context.catalog(&archive).await?;
     let backup = catalog.backup(&id).await?;
-    scan(&catalog.archive, &catalog.place, &id, ()).await?;
+    scan::<Facts, _>(&catalog.archive, &catalog.place, &id, ()).await?;
     let share = catalog.census().await?.share(&id);
     context.output.result(&entry(&backup, share), || match share {
         Some(_) => told(&backup, share),
@@ -227,7 +227,7 @@ pub(crate) async fn delete(context: Context, id: BackupId, yes: bool, even_the_l
         "packs_left": if running.is_some() { plan.packs.len() } else { 0 },
     });
     context.output.result(&document, || {
-        let packs = format!("{} packs, {}", plan.packs.len(), bytes(stored));
+        let packs = format!("{}, {}", many(plan.packs.len(), "pack"), bytes(stored));
         if yes {
             format!("deleted backup {id} ({packs})")
         } else {
@@ -236,7 +236,7 @@ pub(crate) async fn delete(context: Context, id: BackupId, yes: bool, even_the_l
     })?;
     if let Some(lease) = running {
         context.output.warning(&format!(
-            "its {} packs stay for now: backup {} may be running until {} and need them; 'walarchive prune --yes' removes them then",
+            "its packs ({}) stay for now: backup {} may be running until {} and need them; 'walarchive prune --yes' removes them then",
             plan.packs.len(), lease.backup, lease.until
         ));
     }

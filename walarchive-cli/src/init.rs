@@ -1,10 +1,10 @@
-//! Archives and keys.
+//! New archives.
 
 use std::path::Path;
 
 use serde_json::json;
 use walarchive_core::archive::{Archive, ArchiveInfo};
-use walarchive_core::cipher::age::{Identity, Recipient, read_identity_file};
+use walarchive_core::cipher::age::{Identity, Recipient};
 use walarchive_core::config::write_identity;
 use walarchive_core::{Error, Result};
 
@@ -54,41 +54,15 @@ pub(crate) async fn init(context: Context, args: InitArgs) -> Result<u8> {
 }
 
 /// The recipients that flags name. Never repeats what was given.
-fn named(recipients: &[String]) -> Result<Vec<Recipient>> {
+pub(crate) fn named(recipients: &[String]) -> Result<Vec<Recipient>> {
     let parse = |text: &String| {
         text.parse().map_err(|error: Error| Error::usage("--recipient cannot be used").because(error))
     };
     recipients.iter().map(parse).collect()
 }
 
-fn generated(file: &Path) -> Result<Recipient> {
+pub(crate) fn generated(file: &Path) -> Result<Recipient> {
     let identity = Identity::generate()?;
     write_identity(file, &identity)?;
     Ok(identity.recipient())
-}
-
-/// `key generate`
-pub(crate) fn generate(context: &Context, file: Option<&Path>) -> Result<u8> {
-    match file {
-        Some(file) => {
-            let recipient = generated(file)?.to_string();
-            let document = json!({ "recipient": recipient, "identity_file": file });
-            context.output.result(&document, || recipient.clone())?;
-        }
-        None => {
-            let identity = Identity::generate()?;
-            let (recipient, secret) = (identity.recipient().to_string(), identity.to_secret_string());
-            let document = json!({ "recipient": recipient, "identity": secret.as_str() });
-            context.output.result(&document, || format!("# public key: {recipient}\n{}", secret.as_str()))?;
-        }
-    }
-    Ok(0)
-}
-
-/// `key show`
-pub(crate) fn show(context: &Context, file: &Path) -> Result<u8> {
-    let recipients: Vec<_> =
-        read_identity_file(file)?.iter().map(|key| key.recipient().to_string()).collect();
-    context.output.result(&json!({ "recipients": recipients }), || recipients.join("\n"))?;
-    Ok(0)
 }

@@ -1,8 +1,10 @@
 //! The only place that prints: results to standard output, all else to standard error.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
+use walarchive_core::error::{Trouble, Troubles};
 use walarchive_core::{Error, Kind, Result};
 
 use crate::args::{Global, LogFormat};
@@ -45,6 +47,21 @@ impl Output {
         self.line(text.trim_end())
     }
 
+    /// A report of work that went well or not: as a [`result`](Output::result), but not for people who asked for quiet.
+    pub(crate) fn report(self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+        if self.quiet && !self.json { Ok(()) } else { self.result(value, text) }
+    }
+
+    /// Standard output for bytes that are no text; a terminal is no place for them.
+    pub(crate) fn raw(self) -> Result<Box<dyn Write + Send>> {
+        if io::stdout().is_terminal() {
+            return Err(
+                Error::usage("a dump is not printed to a terminal").hint("-o names a file, or pipe it")
+            );
+        }
+        Ok(Box::new(io::stdout()))
+    }
+
     fn line(self, text: &str) -> Result<()> {
         if text.is_empty() {
             return Ok(());
@@ -55,6 +72,22 @@ impl Output {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Err(error) => Err(Error::io("cannot write to standard output", error)),
             Ok(()) => Ok(()),
+        }
+    }
+
+    /// What went wrong with single objects; what is the same of many is said once.
+    pub(crate) fn troubles(self, troubles: &Troubles) {
+        let mut alike: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for Trouble { object, detail, .. } in &troubles.each {
+            let what = detail.replace(&format!(" ({object})"), "");
+            alike.entry(what).or_default().push(object);
+        }
+        for (what, objects) in alike {
+            let more = match objects.len() - 1 {
+                0 => String::new(),
+                more => format!(" and {}", many(more, "more object")),
+            };
+            self.warning(&format!("{}{more}: {what}", objects[0]));
         }
     }
 
@@ -86,6 +119,11 @@ impl Output {
 
     pub(crate) fn warning(self, text: &str) {
         self.log("warning", text);
+    }
+
+    /// One of several errors, which a report tells of, too.
+    pub(crate) fn problem(self, error: &Error) {
+        self.log("error", &error.story());
     }
 
     /// An error: a line on standard error, and with `--json` a document on standard output.
@@ -121,6 +159,11 @@ pub(crate) fn bytes(count: u64) -> String {
         unit += 1;
     }
     if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// So many of something, for people.
+pub(crate) fn many<N: std::fmt::Display + PartialEq + From<u8>>(count: N, what: &str) -> String {
+    format!("{count} {what}{}", if count == N::from(1) { "" } else { "s" })
 }
 
 /// A table, for people.

@@ -9,6 +9,8 @@ use walarchive_core::progress::Progress;
 use crate::output::Output;
 
 const BAR: &str = "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
+/// Where nobody knows how much it will be.
+const NO_END: &str = "{msg} {bytes} {bytes_per_sec}";
 
 /// Draws a bar where there is a terminal, and passes notes on.
 pub(crate) struct Terminal {
@@ -37,8 +39,12 @@ impl Progress for Terminal {
         if !self.output.bars() {
             return self.output.detail(what);
         }
-        let bar = ProgressBar::new(total).with_message(what.to_owned());
-        if let Ok(style) = ProgressStyle::with_template(BAR) {
+        let (bar, template) = match total {
+            0 => (ProgressBar::no_length(), NO_END),
+            _ => (ProgressBar::new(total), BAR),
+        };
+        let bar = bar.with_message(what.to_owned());
+        if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(200));

@@ -3,7 +3,7 @@
 use serde_json::json;
 use walarchive_core::archive::Catalog;
 use walarchive_core::ops::restore::{
-    Delta, Plan, Recovery, RestoreRequest, Wish, preview, restore as carry_out, restore_command,
+    Delta, Plan, Recovery, RestoreRequest, preview, restore as carry_out, restore_command,
 };
 use walarchive_core::{Error, Result};
 
@@ -16,11 +16,7 @@ pub(crate) async fn restore(context: Context, args: RestoreArgs) -> Result<u8> {
     let archive = context.archive().await?;
     // PGDATA may name the very directory that was lost: it says nothing about which cluster is wanted.
     let catalog = context.catalog_of(&archive, context.settings.system_id()?).await?;
-    let backup = match args.backup.as_str() {
-        "latest" => None,
-        id => Some(id.parse()?),
-    };
-    let wish = Wish { target: args.to.clone(), backup, timeline: args.timeline };
+    let wish = args.wanted.wish()?;
     let recovery = recovery(&context, &args, &catalog)?;
     let request = RestoreRequest {
         catalog,
@@ -68,18 +64,23 @@ pub(crate) async fn restore(context: Context, args: RestoreArgs) -> Result<u8> {
 
 /// What the restored server's recovery is told.
 fn recovery(context: &Context, args: &RestoreArgs, catalog: &Catalog) -> Result<Recovery> {
+    Ok(Recovery {
+        restore_command: fetch_command(context, catalog)?,
+        exclusive: args.wanted.exclusive,
+        action: args.action,
+        standby: args.standby,
+    })
+}
+
+/// The `restore_command` that fetches this cluster's WAL from the archive.
+pub(crate) fn fetch_command(context: &Context, catalog: &Catalog) -> Result<String> {
     let (config, mut variables) = context.settings.for_restore_command()?;
     if !variables.iter().any(|(name, _)| *name == "WALARCHIVE_CLUSTER") && config.is_none() {
         variables.push(("WALARCHIVE_CLUSTER", catalog.place.cluster.to_string()));
     }
     let program = program(context.settings.envdir())?;
     let words: Vec<&str> = program.iter().map(String::as_str).collect();
-    Ok(Recovery {
-        restore_command: restore_command(&words, &variables, config.as_deref()),
-        exclusive: args.exclusive,
-        action: args.action,
-        standby: args.standby,
-    })
+    Ok(restore_command(&words, &variables, config.as_deref()))
 }
 
 fn told(plan: &Plan) -> String {
@@ -95,7 +96,7 @@ fn told(plan: &Plan) -> String {
 }
 
 /// Credentials are not written into the server's settings. Without them its recovery would stop at the first segment.
-fn tell_of_credentials(context: &Context) {
+pub(crate) fn tell_of_credentials(context: &Context) {
     let names = context.settings.credentials_in_environment();
     if !names.is_empty() {
         context.output.warning(&format!(

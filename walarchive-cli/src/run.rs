@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Parser;
 use clap::error::ErrorKind;
 use rustix::fs::Mode;
+use tokio::runtime::Runtime;
 use walarchive_core::archive::{Archive, Catalog, Place, SystemId};
 use walarchive_core::config::{Flags, Settings};
 use walarchive_core::patience::Patience;
@@ -17,12 +18,13 @@ use walarchive_core::postgres::datadir;
 use walarchive_core::progress::Progress;
 use walarchive_core::{Error, Kind, Result};
 
-use crate::args::{
-    BackupCommand, CheckCommand, Cli, Command, FetchCli, Global, KeyCommand, PushCli, WalCommand,
-};
+use crate::args::{BackupCommand, Cli, Command, FetchCli, Global, KeyCommand, PushCli, WalCommand};
 use crate::exit::Caller;
 use crate::output::Output;
-use crate::{backup, catch_up, check, demo, init, progress, prune, restore, status, wal};
+use crate::{
+    backup, catch_up, check, copy, demo, drill, dump, init, key, progress, prune, restore, restore_latest,
+    status, verify, wal,
+};
 
 /// What a command works with.
 pub(crate) struct Context {
@@ -145,18 +147,23 @@ fn variables() -> Result<Vec<(String, String)>> {
 
 /// Runs async work to its end on this thread.
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::io("cannot start", error))?;
-    runtime.block_on(work)
+    runtime()?.block_on(work)
+}
+
+/// What runs async work on the thread that waits for it.
+pub(crate) fn runtime() -> Result<Runtime> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|error| Error::io("cannot start", error))
 }
 
 fn dispatch(command: Command, context: Context) -> Result<u8> {
     match command {
         Command::Init(args) => block_on(init::init(context, args)),
-        Command::Key(KeyCommand::Generate { output }) => init::generate(&context, output.as_deref()),
-        Command::Key(KeyCommand::Show { file }) => init::show(&context, &file),
+        Command::Key(KeyCommand::Generate { output, writer }) => {
+            key::generate(&context, output.as_deref(), writer)
+        }
+        Command::Key(KeyCommand::Rotate(args)) => block_on(key::rotate(context, args)),
+        Command::Key(KeyCommand::Show { file }) => key::show(&context, &file),
         Command::Wal(WalCommand::Push(args)) => block_on(wal::push(context, args)),
         Command::Wal(WalCommand::Fetch(args)) => {
             block_on(wal::fetch(context, Caller::of_fetch(Path::new(".")), args))
@@ -172,9 +179,14 @@ fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Backup(BackupCommand::Delete { id, yes, even_the_last }) => {
             block_on(backup::delete(context, id, yes, even_the_last))
         }
+        Command::Dump(command) => block_on(dump::dump(context, command)),
         Command::Prune(args) => block_on(prune::prune(context, args)),
-        Command::Check(CheckCommand::Store { objects }) => block_on(check::store(context, objects)),
+        Command::Check(command) => block_on(check::check(context, command)),
         Command::Restore(args) => block_on(restore::restore(context, args)),
+        Command::Copy(args) => block_on(copy::run(context, args)),
+        Command::Verify(args) => block_on(verify::run(context, args)),
+        Command::RestoreLatest(args) => restore_latest::restore_latest(&context, &args),
+        Command::Drill(args) => drill::drill(&context, &args),
         Command::Status => block_on(status::status(context)),
         Command::CatchUp => block_on(catch_up::catch_up(context)),
         Command::Demo(args) => demo::demo(&context, &args),
@@ -222,7 +234,9 @@ impl Context {
     pub(crate) async fn catalog_of(&self, archive: &Archive, system: Option<SystemId>) -> Result<Catalog> {
         let cluster = self.settings.cluster()?;
         match system {
-            Some(system) => Ok(Catalog { archive: archive.clone(), place: Place { cluster, system } }),
+            Some(system) => {
+                Ok(Catalog { archive: archive.clone(), place: Place::of_system(cluster, system) })
+            }
             None => Catalog::find(archive, &cluster).await,
         }
     }

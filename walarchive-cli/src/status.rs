@@ -1,14 +1,18 @@
 //! What can be restored, and what stands in the way.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
-use walarchive_core::archive::Catalog;
-use walarchive_core::ops::status::{self as facts, Recoverable, StoreState, StoredBytes};
+use walarchive_core::archive::{Archive, Catalog, Recoverable, recoverable, segment_size, without_wal};
+use walarchive_core::ops::status::{self as facts, StoreState, StoredBytes};
 use walarchive_core::ops::wal_list::{self, WalList};
+use walarchive_core::retention::dumps::by_content;
 use walarchive_core::storage::CreateMode;
 use walarchive_core::{Error, Kind, Result};
 
 use crate::backup::entry;
-use crate::output::{bytes, table};
+use crate::drill::subject;
+use crate::output::{bytes, many, table};
 use crate::run::Context;
 
 /// What is found of the cluster.
@@ -39,19 +43,127 @@ pub(crate) async fn status(context: Context) -> Result<u8> {
         Err(error) if error.kind() == Kind::Absent => Found::default(),
         Err(error) => return Err(error),
     };
-    if found.wal.timelines.is_empty() {
+    let dumps = dumps(&context, &reachable, &mut problems).await?;
+    let drill = last_drill(&context, &reachable, &mut problems).await?;
+    if found.wal.timelines.is_empty() && dumps.is_none() {
         found.problems.push("no WAL is stored".to_owned());
     }
     found.problems.extend(problems);
     let document = json!({
         "cluster": context.settings.cluster()?.to_string(), "archive": context.settings.archive_url()?, "archives": stores,
         "latest_backup": found.latest, "stored": found.stored, "wal": found.wal, "recoverable": found.recoverable, "problems": found.problems,
+        "dumps": dumps, "drill": drill,
     });
-    context.output.result(&document, || told(&found, &stores))?;
+    context.output.result(&document, || {
+        let mut text = told(&found, &stores);
+        if let Some(dumps) = &dumps {
+            text = format!("{text}\n{}", told_of_dumps(dumps));
+        }
+        if let Some(drill) = &drill {
+            text = format!("{text}\n{}", told_of_drill(drill));
+        }
+        text
+    })?;
     for problem in &found.problems {
         context.output.warning(problem);
     }
     Ok(0)
+}
+
+/// What there is of dumps: nothing, when there are none.
+async fn dumps(context: &Context, archive: &Archive, problems: &mut Vec<String>) -> Result<Option<Value>> {
+    let catalog = Catalog::of_dumps(archive, context.settings.cluster()?);
+    let (dumps, damaged) = match catalog.dumps().await {
+        Ok(found) => found,
+        Err(error) if error.kind() == Kind::Key => {
+            return Ok(Some(json!({ "count": null, "stored_bytes": null, "databases": null })));
+        }
+        Err(error) => return Err(error),
+    };
+    problems
+        .extend(damaged.iter().map(|(id, error)| format!("dump {id} cannot be restored: {}", error.story())));
+    if dumps.is_empty() && damaged.is_empty() {
+        return Ok(None);
+    }
+    let newest = by_content(&dumps).into_iter().filter_map(|((content, database, partial), dumps)| {
+        let newest = dumps.last()?;
+        let (id, finished_at) = (&newest.facts.id, newest.facts.finished_at);
+        Some(json!({
+            "content": content, "database": database, "partial": partial, "latest": id, "finished_at": finished_at
+        }))
+    });
+    let newest: Vec<_> = newest.collect();
+    let stored: u64 = catalog.all_packs().await?.values().sum();
+    Ok(Some(json!({ "count": dumps.len(), "stored_bytes": stored, "databases": newest })))
+}
+
+fn told_of_dumps(dumps: &Value) -> String {
+    let Some(databases) = dumps["databases"].as_array() else {
+        return "dumps          unknown (an identity reads them)".to_owned();
+    };
+    let oldest =
+        databases.iter().filter_map(|newest| newest["finished_at"].as_str()).min().unwrap_or("never");
+    let count = many(dumps["count"].as_u64().unwrap_or_default() as usize, "dump");
+    let stored = bytes(dumps["stored_bytes"].as_u64().unwrap_or_default());
+    let of = databases.iter().map(|newest| (&newest["content"], &newest["database"]));
+    let of = of.map(|(content, database)| format!("{content} {database}")).collect::<BTreeSet<_>>().len();
+    format!(
+        "dumps          {count} of {of} databases and globals, {stored}; each has one from {oldest} or later"
+    )
+}
+
+/// The last drill of a backup or dump of the cluster; nothing, when there was none.
+async fn last_drill(
+    context: &Context,
+    archive: &Archive,
+    problems: &mut Vec<String>,
+) -> Result<Option<Value>> {
+    let mut catalogs = vec![Catalog::of_dumps(archive, context.settings.cluster()?)];
+    match context.catalog(archive).await {
+        Ok(catalog) => catalogs.push(catalog),
+        Err(error) if error.kind() == Kind::Absent => {}
+        Err(error) => return Err(error),
+    }
+    let mut last = None;
+    for catalog in &catalogs {
+        let Some(id) = catalog.report_ids().await?.pop_last() else { continue };
+        if last.as_ref().is_none_or(|(known, _)| *known < id) {
+            last = Some((id, catalog));
+        }
+    }
+    let Some((id, catalog)) = last else { return Ok(None) };
+    match catalog.report(&id).await {
+        Ok(report) => {
+            if !report.ok {
+                problems.push(format!(
+                    "the last drill, of {}, did not bring back all that was promised",
+                    subject(&report)
+                ));
+            }
+            Ok(Some(json!({
+                "report": id.as_str(), "ok": report.ok, "of": subject(&report), "finished_at": report.finished_at,
+                "host": report.host, "duration_ms": report.duration_ms,
+            })))
+        }
+        Err(error) if error.kind() == Kind::Key => {
+            Ok(Some(json!({ "report": id.as_str(), "ok": null, "of": null, "finished_at": null })))
+        }
+        Err(error) if error.kind() == Kind::Damaged => {
+            problems.push(format!("the report of the last drill cannot be read: {}", error.story()));
+            Ok(Some(json!({ "report": id.as_str(), "ok": null, "of": null, "finished_at": null })))
+        }
+        Err(error) if error.kind() == Kind::Absent => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn told_of_drill(drill: &Value) -> String {
+    let text = |key: &str| drill[key].as_str().unwrap_or_default();
+    match drill["ok"].as_bool() {
+        Some(true) => format!("last drill     {}, of {}: ok", text("finished_at"), text("of")),
+        Some(false) => format!("last drill     {}, of {}: FAILED", text("finished_at"), text("of")),
+        None => format!("last drill     {}: unknown (an identity reads it)", text("report")),
+    }
 }
 
 async fn look(catalog: &Catalog) -> Result<Found> {
@@ -83,11 +195,11 @@ async fn look(catalog: &Catalog) -> Result<Found> {
     let (histories, of_histories) = facts::histories(catalog).await?;
     problems.extend(of_histories.into_iter().filter(|problem| !wal.problems.contains(problem)));
     let stored = catalog.wal().await?;
-    let mut recoverable = Vec::new();
-    if let Some(size) = wal_list::segment_size(catalog, &stored).await? {
+    let mut stretches = Vec::new();
+    if let Some(size) = segment_size(catalog, &stored).await? {
         let by_number = stored.by_number(size);
-        recoverable = facts::recoverable(backups, &by_number, &histories, size)?;
-        let incomplete = facts::without_wal(backups, &by_number, size);
+        stretches = recoverable(backups, &by_number, &histories, size)?;
+        let incomplete = without_wal(backups, &by_number, size);
         problems.extend(
             incomplete.iter().map(|backup| {
                 format!("backup {} cannot be restored: WAL that it needs is missing", backup.id)
@@ -96,7 +208,7 @@ async fn look(catalog: &Catalog) -> Result<Found> {
     }
     let latest = backups.last().map(|backup| entry(backup, census.share(&backup.id)));
     let stored = facts::stored(catalog, wal.stored_bytes, Some(&census)).await?;
-    Ok(Found { latest, stored, wal, recoverable, problems, sealed: false })
+    Ok(Found { latest, stored, wal, recoverable: stretches, problems, sealed: false })
 }
 
 /// The archive's stores, as they are told.

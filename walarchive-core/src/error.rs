@@ -7,6 +7,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use serde::Serialize;
+
 /// The result of everything here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -198,6 +200,40 @@ impl Error {
             line = format!("{line}; {hint}");
         }
         line
+    }
+}
+
+/// What went wrong with single objects, while work went on with the others. As JSON, a list.
+#[derive(Debug, Default, Serialize)]
+#[serde(transparent)]
+pub struct Troubles {
+    /// Each of them.
+    pub each: Vec<Trouble>,
+    /// The gravest.
+    #[serde(skip)]
+    pub gravest: Option<Error>,
+}
+
+/// What went wrong with one object.
+#[derive(Debug, Serialize)]
+pub struct Trouble {
+    /// [`Kind::name`]
+    pub kind: &'static str,
+    /// Its key.
+    pub object: String,
+    /// The whole story.
+    pub detail: String,
+}
+
+impl Troubles {
+    /// One more.
+    pub fn add(&mut self, object: &str, error: Error) {
+        let (kind, detail) = (error.kind().name(), error.story());
+        self.each.push(Trouble { kind, object: object.to_owned(), detail });
+        // What may go away by itself counts less than what will not.
+        if self.gravest.as_ref().is_none_or(|known| known.kind().is_transient()) {
+            self.gravest = Some(error);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -136,6 +136,16 @@ pub fn write(dest: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
     file.publish()
 }
 
+/// The same for a file that is there: it keeps its mode, and its owner where that can be.
+pub fn write_as_it_was(dest: &Path, bytes: &[u8]) -> Result<()> {
+    let attempt = |error| Error::io(format!("cannot write {}", dest.display()), error);
+    let facts = fs::metadata(dest).map_err(attempt)?;
+    let mut file = NewFile::create(dest, facts.permissions().mode() & 0o777)?;
+    file.write_all(bytes).map_err(attempt)?;
+    std::os::unix::fs::fchown(&file.file, Some(facts.uid()), Some(facts.gid())).map_err(attempt)?;
+    file.publish()
+}
+
 /// Reads a whole small file; more than `limit` bytes are an error.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let attempt = |error| Error::io(format!("cannot read {}", path.display()), error).on(path.display());
@@ -183,6 +193,15 @@ pub fn make_dirs(path: &Path, mode: u32) -> Result<()> {
     Ok(())
 }
 
+/// A directory for large passing files, for this user alone, that vanishes with its owner: in `dir`, or in that of temporary
+/// files.
+pub fn scratch_dir(dir: Option<&Path>) -> Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix("walarchive-").permissions(fs::Permissions::from_mode(0o700));
+    let made = dir.map_or_else(|| builder.tempdir(), |dir| builder.tempdir_in(dir));
+    made.map_err(|error| Error::io("cannot make a directory for passing files", error))
+}
+
 /// The files in a directory, in the order of their names; none where there is no directory.
 pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let attempt = |error| Error::io(format!("cannot list {}", dir.display()), error);
@@ -211,6 +230,58 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
+/// Gives a file or directory another name in the same file system, durably.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to)
+        .map_err(|error| Error::io(format!("cannot rename {} to {}", from.display(), to.display()), error))?;
+    sync_dir(parent(to))?;
+    sync_dir(parent(from))
+}
+
+/// Removes a directory with all that it holds; one that is gone already is fine.
+pub fn remove_tree(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if !is_missing(&error) => {
+            Err(Error::io(format!("cannot remove {}", path.display()), error).on(path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes what a directory holds; one that is not there is fine.
+pub fn empty(path: &Path) -> Result<()> {
+    let attempt = |error| Error::io(format!("cannot empty {}", path.display()), error);
+    let entries = match fs::read_dir(path) {
+        Err(error) if is_missing(&error) => return Ok(()),
+        entries => entries.map_err(attempt)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(attempt)?;
+        match entry.file_type().map_err(attempt)?.is_dir() {
+            true => remove_tree(&entry.path())?,
+            false => remove(&entry.path())?,
+        }
+    }
+    Ok(())
+}
+
+/// A directory that one process at a time can hold; the system lets go of it when the process ends in whatever way.
+#[derive(Debug)]
+pub struct Lock(#[allow(dead_code)] File);
+
+impl Lock {
+    /// Takes it; `None` while somebody else holds it.
+    pub fn take(path: &Path) -> Result<Option<Lock>> {
+        let attempt = |error: io::Error| Error::io(format!("cannot lock {}", path.display()), error);
+        let file = File::open(path).map_err(attempt)?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(attempt(error.into())),
+        }
+    }
+}
+
 /// Makes what was done to the entries of a directory durable.
 pub fn sync_dir(path: &Path) -> Result<()> {
     File::open(path)
@@ -229,6 +300,13 @@ pub fn sync_file_system(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passing_files_are_for_this_user_alone() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = scratch_dir(Some(base.path())).unwrap();
+        assert_eq!(dir.path().metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    }
 
     #[test]
     fn a_file_appears_whole_or_not_at_all() {

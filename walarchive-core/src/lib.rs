@@ -24,3 +24,4 @@ pub mod storage;
 pub mod wal;
 
 pub use error::{Error, Kind, Result};
+pub use files::write as write_file;

@@ -345,7 +345,8 @@ fn the_stored_bytes_are_as_specified() {
     let lines: Vec<&[u8]> = encrypted.head.split(|byte| *byte == b'\n').collect();
     assert_eq!(lines[0], b"age-encryption.org/v1");
     assert!(lines[1].starts_with(b"-> X25519 "));
-    assert_eq!(lines[3], b"-> walarchive.dev/v1");
+    let readers = lines[3].strip_prefix(b"-> walarchive.dev/v1 ").unwrap();
+    assert!(readers.len() == 16 && readers.iter().all(u8::is_ascii_hexdigit), "{readers:?}");
     assert_eq!(lines[4].len(), 64);
     assert!(lines[6].starts_with(b"--- "));
     let plain = seal(&Plain, b"content", &[usize::MAX]);
@@ -366,17 +367,19 @@ fn a_head_says_nothing_that_is_not_so() {
         assert_ne!(changed.as_bytes(), text);
         [changed.as_bytes(), nonce].concat()
     };
+    let readers = String::from_utf8_lossy(&head).split("walarchive.dev/v1 ").nth(1).unwrap()[..16].to_owned();
+    let own = format!("-> walarchive.dev/v1 {readers}\n");
     // Later versions may add arguments; the MAC tells whether the writer did.
     let more = text("-> walarchive.dev/v1", "-> walarchive.dev/v1 more arguments");
     assert_eq!(cipher.read_head(&more).unwrap().unwrap().binding.as_deref(), Some(BINDING));
     assert_eq!(cipher.open(&more).err().expect("a changed header").kind(), Kind::Damaged);
     for (from, to) in [
-        ("-> walarchive.dev/v1\n", "-> walarchive.dev/v1\n\n-> walarchive.dev/v1\n"),
+        (own.as_str(), "-> walarchive.dev/v1\n\n-> walarchive.dev/v1\n"),
         ("-> X25519", "->  X25519"),
         ("-> X25519 ", "-> X25519 A"),
-        ("-> walarchive.dev/v1\n", "-> walarchive.dev/v1 \n"),
-        ("-> walarchive.dev/v1\n", "-> walarchive.dev/v1\r\n"),
-        ("-> walarchive.dev/v1\n", "-> walarchive.dev/v1 \u{e9}\n"),
+        (own.as_str(), "-> walarchive.dev/v1 \n"),
+        (own.as_str(), "-> walarchive.dev/v1\r\n"),
+        (own.as_str(), "-> walarchive.dev/v1 \u{e9}\n"),
         ("--- ", "---"),
         ("--- ", "--- A"),
         ("age-encryption.org/v1\n", "age-encryption.org/v2\n"),
@@ -460,4 +463,46 @@ proptest! {
             let _ = cipher.open(&start);
         }
     }
+}
+
+#[test]
+fn a_head_for_others_opens_the_same_payload_for_them_alone() {
+    let [old, new, third] = [(); 3].map(|()| Identity::generate().unwrap());
+    let copy = |identity: &Identity| -> Identity { identity.to_secret_string().parse().unwrap() };
+    let two = AgeCipher::new(vec![old.recipient(), third.recipient()], vec![copy(&old)]);
+    let sealed = seal(&two, b"content", &[usize::MAX]);
+    assert!(two.is_for_readers(&sealed.head).unwrap());
+    let reordered = AgeCipher::new(vec![third.recipient(), old.recipient()], vec![copy(&old)]);
+    assert!(reordered.is_for_readers(&sealed.head).unwrap());
+    for recipients in [vec![new.recipient()], vec![new.recipient(), third.recipient()]] {
+        let to = AgeCipher::new(recipients.clone(), vec![copy(&old)]);
+        assert!(!to.is_for_readers(&sealed.head).unwrap());
+        let head = to.rewrap(&sealed.head, BINDING).unwrap();
+        assert_eq!(head.len(), sealed.head.len(), "for {} readers", recipients.len());
+        let before = to.read_head(&sealed.head).unwrap().unwrap();
+        let after = to.read_head(&head).unwrap().unwrap();
+        assert_eq!((after.len, after.binding, after.payload), (head.len(), before.binding, before.payload));
+        let reader = AgeCipher::new(recipients, vec![copy(&new)]);
+        assert!(reader.is_for_readers(&head).unwrap());
+        let open = reader.open(&head).unwrap();
+        let mut content = Vec::new();
+        let mut stream = open.stream();
+        stream.push(&sealed.payload, &mut content).unwrap();
+        stream.finish(&mut content).unwrap();
+        assert_eq!(content, b"content");
+        assert_eq!(open.commitment(), two.open(&sealed.head).unwrap().commitment());
+        assert_eq!(two.open(&head).err().expect("the old reader").kind(), Kind::Key);
+    }
+    let more: Vec<_> = [&old, &new, &third].map(Identity::recipient).to_vec();
+    let longer = AgeCipher::new(more, vec![copy(&old)]).rewrap(&sealed.head, BINDING).unwrap();
+    assert!(longer.len() > sealed.head.len());
+    let nobody = AgeCipher::new(vec![], vec![old]);
+    assert_eq!(nobody.rewrap(&sealed.head, BINDING).expect_err("nobody").kind(), Kind::Usage);
+    assert_eq!(
+        AgeCipher::new(vec![new.recipient()], vec![])
+            .rewrap(&sealed.head, BINDING)
+            .expect_err("no identity")
+            .kind(),
+        Kind::Key
+    );
 }

@@ -32,7 +32,7 @@ fn limits() -> Limits {
 }
 
 fn place() -> Place {
-    Place { cluster: "main".parse().unwrap(), system: SystemId(7) }
+    Place::of_system("main".parse().unwrap(), SystemId(7))
 }
 
 /// The backup that began so many hours ago.
@@ -314,4 +314,18 @@ fn a_manifest_that_cannot_be_read_protects_all_packs() {
         assert_eq!(goes(&plan), BTreeSet::from(["main/7/wal/x", place().pin(&backup(96)).as_str()]));
         assert_eq!(stays(&plan), BTreeSet::from([("pack", "it is not known whether a manifest names it")]));
     });
+}
+
+#[test]
+fn a_run_of_dumps_protects_what_its_dumps_are_doing() {
+    let dumps = Place::of_dumps("main".parse().unwrap());
+    let found = |leases| Found {
+        uploads: vec![(upload(&dumps.pack(&pack(48, 1)), ago(48)), Some(backup(48)))],
+        pins: [backup(48)].into(),
+        leases,
+        ..Found::default()
+    };
+    let of_the_run = plan(found(vec![lease(49, now() + HOUR)]), &dumps, limits());
+    assert!(of_the_run.remove.is_empty() && stays(&of_the_run).len() == 2, "{of_the_run:?}");
+    assert_eq!(plan(found(Vec::new()), &dumps, limits()).remove.len(), 2);
 }

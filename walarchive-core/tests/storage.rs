@@ -403,3 +403,30 @@ fn empty_directories_are_tidied_away() {
         storage.tidy("a/none").await.unwrap();
     });
 }
+
+#[test]
+fn nothing_is_removed_behind_links_nor_believed_absent() {
+    run(async {
+        let (root, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let storage = LocalStorage::open(root.path()).unwrap();
+        storage.create("a/one", one("content")).await.unwrap();
+        let moved = elsewhere.path().join("b");
+        fs::create_dir(&moved).unwrap();
+        fs::write(moved.join("two"), "another's").unwrap();
+        std::os::unix::fs::symlink(&moved, root.path().join("b")).unwrap();
+        // What was moved elsewhere is read there.
+        assert_eq!(content(&storage, "b/two").await, b"another's");
+        assert_eq!(kind(storage.delete("b/two").await), Kind::Local);
+        assert_eq!(kind(storage.tidy("b").await), Kind::Local);
+        assert!(moved.join("two").exists());
+        fs::rename(&moved, elsewhere.path().join("c")).unwrap();
+        for result in [storage.size("b/two").await.map(drop), storage.get("b/two", None).await.map(drop)] {
+            assert_eq!(kind(result), Kind::Unreachable);
+        }
+        assert_eq!(kind(storage.get("a/two", None).await), Kind::Absent);
+        // A pipe is no object, and nobody waits for its other end.
+        let pipe = root.path().join("a/pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert_eq!(kind(storage.get("a/pipe", None).await), Kind::Damaged);
+    });
+}

@@ -12,15 +12,16 @@ use walarchive_core::{Error, Kind, Result};
 
 use super::balance::{self, Balance};
 use super::failed;
-use super::interrupt::Interrupt;
 use super::ledger::{self, Comparison, Ledger, Row};
 use super::load::Load;
-use super::place::{Place, SocketDir};
+use super::place::Place;
 use super::process::Stage;
 use super::programs::{PG_VERIFYBACKUP, PGBENCH, Programs};
 use super::report::Report;
 use super::server::{Server, initdb};
+use crate::interrupt::Interrupt;
 use crate::output::{Output, bytes};
+use crate::scratch::SocketDir;
 
 /// How many rows the ledger shall gain before a backup, until the moment, and after it.
 const ROWS: usize = 40;
@@ -58,7 +59,7 @@ pub(super) fn run(
         env::current_exe().map_err(|error| Error::io("cannot find this program's own path", error))?;
     let own_bin = program.parent().unwrap_or(Path::new("/"));
     let stage = Stage::new(place, &[own_bin, &programs.bin], &place.join("walarchive.toml"), interrupt)?;
-    let socket = SocketDir::make(place)?;
+    let socket = SocketDir::make(place.path())?;
     let circle = Circle { output, place, programs, stage, program, socket };
     let programs = &circle.programs;
     circle.say(1, &format!("PostgreSQL {} in {}", programs.version, programs.bin.display()));

@@ -7,7 +7,6 @@
 mod balance;
 mod circle;
 mod client;
-mod interrupt;
 mod ledger;
 mod load;
 mod place;
@@ -20,8 +19,8 @@ mod unprivileged;
 use walarchive_core::{Error, Result};
 
 use crate::args::DemoArgs;
+use crate::interrupt::Interrupt;
 use crate::run::Context;
-use interrupt::Interrupt;
 use place::Place;
 use programs::Programs;
 

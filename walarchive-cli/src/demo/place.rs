@@ -3,18 +3,12 @@
 use std::env;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
-use tempfile::TempDir;
 use walarchive_core::{Error, Kind, Result};
 
-/// The largest path of a Unix socket, in bytes, on every system that PostgreSQL runs on.
-const SOCKET_MAX: usize = 103;
-const SOCKET_NAME: &str = "/.s.PGSQL.5432";
-const TRIES: u32 = 20;
+use crate::scratch::{cannot_remove, private_dir, remove};
 
 /// The work directory, removed when dropped, with what it holds.
 #[derive(Debug)]
@@ -104,60 +98,6 @@ impl Drop for Place {
     }
 }
 
-/// A directory for the server's socket: the name of a socket cannot be long, that of a directory can.
-#[derive(Debug)]
-pub(super) struct SocketDir {
-    path: PathBuf,
-    _temporary: Option<TempDir>,
-}
-
-impl SocketDir {
-    pub(super) fn make(place: &Place) -> Result<SocketDir> {
-        let path = place.join("s");
-        // A comma would separate two directories.
-        let speakable = !path.as_os_str().as_encoded_bytes().contains(&b',');
-        if speakable && path.as_os_str().len() + SOCKET_NAME.len() <= SOCKET_MAX {
-            return Ok(SocketDir { path: place.dir("s")?, _temporary: None });
-        }
-        let dir = tempfile::Builder::new().prefix("wa-").tempdir_in("/tmp");
-        let dir =
-            dir.map_err(|error| Error::io("cannot make a directory in /tmp for the server's socket", error))?;
-        Ok(SocketDir { path: dir.path().to_owned(), _temporary: Some(dir) })
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-/// Makes a directory that only its owner can enter.
-pub(super) fn private_dir(path: &Path) -> Result<()> {
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(path)
-        .map_err(|error| Error::io(format!("cannot make the directory {}", path.display()), error))
-}
-
-/// Removes a directory tree or a file. Processes that end may still write into it: what appears meanwhile goes too.
-pub(super) fn remove(path: &Path) -> Result<()> {
-    let mut tries = 0;
-    loop {
-        let is_dir = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir());
-        let removed = if is_dir { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-        match removed {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(_) if tries < TRIES => tries += 1,
-            Err(error) => return Err(cannot_remove(path, error)),
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn cannot_remove(path: &Path, error: std::io::Error) -> Error {
-    Error::io(format!("cannot remove {}", path.display()), error).on(path.display())
-}
-
 fn temporary(root: bool) -> Result<PathBuf> {
     // Root's temporary directory may be closed to the user that the servers run as.
     let base = Some(env::temp_dir())
@@ -232,14 +172,5 @@ mod tests {
         let wanted = dir.path().join("work");
         assert_eq!(Place::make(Some(&wanted), true, false).unwrap_err().kind(), Kind::Usage);
         assert!(!wanted.exists());
-    }
-
-    #[test]
-    fn a_long_path_gets_a_short_socket() {
-        let outer = tempfile::tempdir().unwrap();
-        let place = Place::make(Some(&outer.path().join("x".repeat(120))), false, false).unwrap();
-        let socket = SocketDir::make(&place).unwrap();
-        assert!(socket.path().as_os_str().len() + SOCKET_NAME.len() <= SOCKET_MAX);
-        assert!(socket.path().is_dir());
     }
 }

@@ -14,8 +14,8 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use walarchive_core::{Error, Result};
 
 use super::failed;
-use super::interrupt::Interrupt;
 use super::place::Place;
+use crate::interrupt::Interrupt;
 
 /// How many lines of a program's messages are worth repeating.
 const TAIL: usize = 12;

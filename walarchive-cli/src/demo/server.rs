@@ -10,9 +10,9 @@ use walarchive_core::{Error, Result};
 
 use super::client::{PORT, USER, connect, during};
 use super::failed;
-use super::place;
 use super::process::{Running, Stage};
 use super::programs::Programs;
+use crate::scratch::remove;
 
 /// How long a server may take to start, recover or archive.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -118,7 +118,7 @@ impl Server {
     pub(super) fn destroy(mut self, stage: &Stage) -> Result<()> {
         let segment = shared_memory(&self.data_dir);
         self.running.end(Signal::KILL, PATIENCE);
-        place::remove(&self.data_dir)?;
+        remove(&self.data_dir)?;
         // The next start in this data directory would have removed it; there is none.
         if let Some(id) = segment {
             let mut command = stage.command("ipcrm");

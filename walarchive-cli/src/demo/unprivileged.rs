@@ -13,8 +13,8 @@ use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal
 use walarchive_core::{Error, Kind, Result};
 
 use super::failed;
-use super::interrupt::Interrupt;
 use super::place::Place;
+use crate::interrupt::Interrupt;
 
 const PROGRAMS: [&str; 3] = ["walarchive", "walarchive-push", "walarchive-fetch"];
 /// Nobody waits longer: every step of the demo has a limit of its own.

@@ -22,6 +22,8 @@ pub enum ObjectKind {
     Lease,
     /// A backup that retention leaves alone.
     Pin,
+    /// What a drill found.
+    Report,
 }
 
 /// The binding of an object.
@@ -44,6 +46,14 @@ pub struct Binding {
     /// BLAKE3 of the payload, in plain archives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sum: Option<String>,
+    /// Whether the payload ends with its sum.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sum_at_end: Option<bool>,
+    /// Who signed it, and with that the payload that `commitment` stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) writer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) commitment: Option<String>,
 }
 
 impl Binding {
@@ -59,10 +69,13 @@ impl Binding {
             stored: None,
             digest: None,
             sum: None,
+            sum_at_end: None,
+            writer: None,
+            commitment: None,
         }
     }
 
-    /// The stored form.
+    /// The stored form, before it is signed.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         serde_json::to_vec(self).map_err(|error| Error::bug("a binding cannot be written").because(error))
     }
@@ -86,6 +99,11 @@ impl Binding {
             .on(key));
         }
         Ok(binding)
+    }
+
+    /// Whether it says who signed it.
+    pub fn is_signed(&self) -> bool {
+        self.writer.is_some()
     }
 
     /// What kind of object it is of.

@@ -8,7 +8,8 @@ use futures::{StreamExt, TryStreamExt};
 use super::info::known_clusters;
 use super::key::ARCHIVE_JSON;
 use super::{
-    Archive, BackupId, ClusterName, Facts, ObjectKind, PackName, PackRecord, Place, SystemId, read_facts,
+    Archive, BackupId, ClusterName, DumpFacts, Facts, Named, ObjectKind, PackName, PackRecord, Place,
+    SystemId, read_facts,
 };
 use crate::error::{Error, Kind, Result};
 use crate::wal::{SegmentName, SegmentSize, TimelineHistory, TimelineId, WalName};
@@ -46,6 +47,10 @@ async fn nothing_of(archive: &Archive, cluster: &ClusterName) -> Result<Error> {
     if known.is_empty() {
         return Ok(Error::new(Kind::Absent, "the archive is empty").on(ARCHIVE_JSON));
     }
+    if known.contains(&cluster.to_string()) {
+        let message = format!("the archive holds dumps of cluster {cluster}, and no WAL or base backup");
+        return Ok(Error::new(Kind::Absent, message).on(cluster));
+    }
     let known = known.join(", ");
     Ok(Error::usage(format!("the archive holds nothing of a cluster named {cluster}; it knows {known}"))
         .hint("--cluster or WALARCHIVE_CLUSTER names the cluster"))
@@ -78,6 +83,26 @@ pub struct Backup {
     pub pinned: bool,
 }
 
+/// A stored dump of one database, or of the globals.
+#[derive(Debug, Clone)]
+pub struct Dump {
+    /// Its name.
+    pub id: BackupId,
+    /// What its manifest says first.
+    pub facts: DumpFacts,
+    /// Whether retention leaves it alone.
+    pub pinned: bool,
+}
+
+impl Place {
+    /// That there is no backup, or dump, of that name.
+    pub fn no_such(&self, id: &BackupId) -> Error {
+        let noun = self.noun();
+        Error::new(Kind::Absent, format!("there is no {noun} {id}"))
+            .hint(format!("'walarchive {noun} list' shows what there is"))
+    }
+}
+
 /// Names tell the second; of backups that began in the same one, the server's clock tells more.
 pub(super) fn oldest_first(backups: &mut [Backup]) {
     backups.sort_by_key(|backup| backup.facts.started_at);
@@ -91,10 +116,9 @@ impl Catalog {
         let mut systems: Vec<SystemId> = dirs.iter().filter_map(|dir| dir.parse().ok()).collect();
         systems.sort();
         match systems.as_slice() {
-            [system] => Ok(Catalog {
-                archive: archive.clone(),
-                place: Place { cluster: cluster.clone(), system: *system },
-            }),
+            [system] => {
+                Ok(Catalog { archive: archive.clone(), place: Place::of_system(cluster.clone(), *system) })
+            }
             [] => Err(nothing_of(archive, cluster).await?),
             several => {
                 let ids: Vec<_> = several.iter().map(SystemId::to_string).collect();
@@ -111,16 +135,17 @@ impl Catalog {
     /// Proves that the archive knows this cluster, or knows none at all: a mistyped name must not pass for an archive
     /// that lacks what was asked for, as PostgreSQL would end its recovery there.
     pub async fn prove_known(&self) -> Result<()> {
-        let systems = self.archive.storage().list_dirs(&self.place.cluster.to_string()).await?;
-        if systems.contains(&self.place.system.to_string()) {
+        let mut systems = self.archive.storage().list_dirs(&self.place.cluster.to_string()).await?;
+        if systems.contains(&self.place.room.to_string()) {
             return Ok(());
         }
+        systems.retain(|room| room.parse::<SystemId>().is_ok());
         if !systems.is_empty() {
             return Err(Error::new(
                 Kind::WrongCluster,
                 format!(
                     "the archive holds nothing of system identifier {} under the name {}, but of {}",
-                    self.place.system,
+                    self.place.room,
                     self.place.cluster,
                     systems.join(", ")
                 ),
@@ -184,6 +209,31 @@ impl Catalog {
         let pinned: BTreeSet<_> = found.iter().filter(|(_, what)| what == "pin").map(|(id, _)| id).collect();
         let whole = found.iter().filter(|(_, what)| what == "manifest");
         Ok(whole.map(|(id, _)| (id.clone(), pinned.contains(id))).collect())
+    }
+
+    /// The catalogue of a cluster's dumps.
+    pub fn of_dumps(archive: &Archive, cluster: ClusterName) -> Catalog {
+        Catalog { archive: archive.clone(), place: Place::of_dumps(cluster) }
+    }
+
+    /// All dumps, oldest first, with those set aside whose manifests are damaged.
+    pub async fn dumps(&self) -> Result<(Vec<Dump>, Vec<(BackupId, Error)>)> {
+        let read = |id: BackupId, pinned| async move {
+            let facts = read_facts::<DumpFacts>(&self.archive, &self.place, &id).await?;
+            Ok(Dump { id, facts, pinned })
+        };
+        let (mut sound, damaged) = self.each_backup(read).await?;
+        sound.sort_by_key(|dump| (dump.facts.number, dump.facts.started_at));
+        Ok((sound, damaged))
+    }
+
+    /// The names of all backups or dumps whose manifests can be read, and whether they are pinned; and those whose cannot.
+    pub async fn named(&self) -> Result<(Vec<(BackupId, bool)>, Vec<(BackupId, Error)>)> {
+        self.each_backup(|id, pinned| async move {
+            read_facts::<Named>(&self.archive, &self.place, &id).await?;
+            Ok((id, pinned))
+        })
+        .await
     }
 
     /// All backups, oldest first. One listing, and one small read for each.
@@ -257,8 +307,7 @@ impl Catalog {
                 let facts = read_facts(&self.archive, &self.place, id).await?;
                 Ok(Backup { id: id.clone(), facts, pinned })
             }
-            None => Err(Error::new(Kind::Absent, format!("there is no backup {id}"))
-                .hint("'walarchive backup list' shows what there is")),
+            None => Err(self.place.no_such(id)),
         }
     }
 
@@ -272,9 +321,30 @@ impl Catalog {
         for backup in packs.iter().map(|pack| &pack.name.backup).collect::<BTreeSet<_>>() {
             stored.extend(self.packs(backup).await?);
         }
-        let found = |pack: &PackRecord| stored.get(&pack.name).copied();
-        let lost = packs.iter().find(|pack| found(pack) != Some(pack.stored));
-        Ok(lost.map(|pack| (pack, found(pack))))
+        for pack in packs {
+            let found = stored.get(&pack.name).copied();
+            let is_whole = match found {
+                Some(found) => self.is_whole(pack, found).await?,
+                None => false,
+            };
+            if !is_whole {
+                return Ok(Some((pack, found)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a pack that has so many stored bytes is as long as its manifest says, but for its head: that may have been changed
+    /// for other readers, which only who can open it can tell from damage.
+    pub async fn is_whole(&self, pack: &PackRecord, stored: u64) -> Result<bool> {
+        if stored == pack.stored || !self.archive.can_open() {
+            return Ok(stored == pack.stored);
+        }
+        match self.archive.reader(&self.place.pack(&pack.name), ObjectKind::Pack).await {
+            Ok(found) => Ok(pack.index_at.checked_add(pack.index_len) == Some(found.content_len())),
+            Err(error) if matches!(error.kind(), Kind::Damaged | Kind::Key | Kind::Absent) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The stored packs whose names are well-formed, with their stored sizes.

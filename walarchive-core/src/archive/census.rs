@@ -73,7 +73,7 @@ impl Catalog {
     /// [`sound_backups`](Catalog::sound_backups) takes them. Needs an identity in an encrypted archive.
     pub async fn census(&self) -> Result<Census> {
         let read = |id: BackupId, pinned| async move {
-            let needs = read_needs(&self.archive, &self.place, &id).await?;
+            let needs: Needs = read_needs(&self.archive, &self.place, &id).await?;
             Ok((Backup { id, facts: needs.facts.clone(), pinned }, needs))
         };
         let (found, damaged) = self.each_backup(read).await?;

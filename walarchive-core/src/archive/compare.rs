@@ -51,8 +51,8 @@ pub struct CopyState {
 
 type Listing = BTreeMap<String, u64>;
 
-/// Compares the copies. A listing for each. Leases are passed over, and packs of backups without a manifest: those are
-/// under way, or being deleted, or garbage.
+/// Compares the copies. A listing for each. Leases are passed over, and packs that no manifest can
+/// name, as it would be older than they are: those are under way, or garbage.
 pub async fn compare(archive: &Archive) -> Vec<CopyState> {
     let copies = archive.copies();
     let listings = copies.iter().map(|(_, copy)| async move {
@@ -95,7 +95,9 @@ fn union<'a>(listings: impl Iterator<Item = &'a Listing>) -> Listing {
     let whole: BTreeSet<BackupId> = union.keys().filter_map(of_manifest).collect();
     union.retain(|key, _| match key::kind_of(key) {
         Some((ObjectKind::Lease, _)) | None => false,
-        Some((ObjectKind::Pack | ObjectKind::Pin, Some(id))) => whole.contains(&id),
+        Some((ObjectKind::Pin, Some(id))) => whole.contains(&id),
+        // What is newer may point to packs of what was deleted.
+        Some((ObjectKind::Pack, Some(id))) => whole.contains(&id) || whole.last() > Some(&id),
         Some(_) => true,
     });
     union

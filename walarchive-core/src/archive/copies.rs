@@ -73,7 +73,7 @@ impl Taker for Nobody {
 impl Archive {
     /// The same archive in another store.
     pub(super) fn with(&self, storage: Arc<dyn Storage>) -> Archive {
-        Archive { storage, cipher: self.cipher.clone(), info: self.info.clone() }
+        Archive { storage, ..self.clone() }
     }
 
     /// Whether several stores hold the archive.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::SystemId;
-use super::key::ARCHIVE_JSON;
+use super::key::{ARCHIVE_JSON, DUMPS};
 use crate::error::{Error, Kind, Result};
 use crate::storage::{Created, Storage};
 
@@ -18,18 +18,51 @@ pub struct ArchiveInfo {
     archive: String,
     created: Timestamp,
     encrypted: bool,
+    /// BLAKE3 of the text without this key; older archives have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sum: Option<String>,
 }
 
 impl ArchiveInfo {
     /// The description of a new archive, named by `random`.
     pub fn new(random: [u8; 16], now: Timestamp, encrypted: bool) -> ArchiveInfo {
         let archive = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        ArchiveInfo { format: FORMAT, archive, created: now, encrypted }
+        let mut info = ArchiveInfo { format: FORMAT, archive, created: now, encrypted, sum: None };
+        info.sum = Some(info.text_sum());
+        info
+    }
+
+    fn text_sum(&self) -> String {
+        let text = serde_json::to_vec(&ArchiveInfo { sum: None, ..self.clone() });
+        blake3::hash(&text.unwrap_or_default()).to_hex().to_string()
+    }
+
+    /// Proves the stored description to its last byte.
+    pub async fn prove(storage: &dyn Storage) -> Result<ArchiveInfo> {
+        let info = ArchiveInfo::read(storage).await?;
+        let part = storage.get(ARCHIVE_JSON, Some(0..LONGEST)).await?;
+        match part.bytes.as_ref() == info.to_bytes()?.as_slice() {
+            true => Ok(info),
+            false => Err(damaged("archive.json is not as it was written")),
+        }
+    }
+
+    /// The description of a copy of this archive, the same but that what is stored there is encrypted.
+    #[must_use]
+    pub fn encrypting(&self) -> ArchiveInfo {
+        let mut info = ArchiveInfo { encrypted: true, sum: None, ..self.clone() };
+        info.sum = Some(info.text_sum());
+        if *self == (ArchiveInfo { sum: self.sum.clone(), ..info.clone() }) { self.clone() } else { info }
     }
 
     /// The archive's random id, 32 hex digits.
     pub fn id(&self) -> &str {
         &self.archive
+    }
+
+    /// When the archive was made.
+    pub fn created(&self) -> Timestamp {
+        self.created
     }
 
     /// Whether objects are sealed with age.
@@ -39,7 +72,7 @@ impl ArchiveInfo {
 
     fn parse(bytes: &[u8]) -> Result<ArchiveInfo> {
         let info: ArchiveInfo = serde_json::from_slice(bytes)
-            .map_err(|error| Error::damaged("archive.json cannot be read").because(error).on(ARCHIVE_JSON))?;
+            .map_err(|error| damaged("archive.json cannot be read").because(error))?;
         if info.format != FORMAT {
             return Err(Error::damaged(format!(
                 "the archive has format {}, this program knows {FORMAT}",
@@ -49,7 +82,10 @@ impl ArchiveInfo {
             .hint("use the newer walarchive that made it"));
         }
         if info.archive.len() != 32 || !info.archive.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(Error::damaged("archive.json names no archive").on(ARCHIVE_JSON));
+            return Err(damaged("archive.json names no archive"));
+        }
+        if info.sum.as_ref().is_some_and(|sum| *sum != info.text_sum()) {
+            return Err(damaged("archive.json does not match its checksum"));
         }
         Ok(info)
     }
@@ -69,12 +105,12 @@ impl ArchiveInfo {
         ArchiveInfo::find(storage).await?.ok_or_else(|| {
             Error::new(Kind::Unreachable, "there is no archive at this place (archive.json is missing)")
                 .on(ARCHIVE_JSON)
-                .hint("is it mounted, and is the URL right? 'walarchive init' makes a new archive")
+                .hint("is it mounted, and is the URL right? 'walarchive init' makes a new archive; to one that lost its archive.json, 'walarchive verify --repair-from' brings it back from a copy")
         })
     }
 
     /// The stored form.
-    fn to_bytes(&self) -> Result<Vec<u8>> {
+    pub(super) fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = serde_json::to_vec(self)
             .map_err(|error| Error::bug("archive.json cannot be written").because(error))?;
         bytes.push(b'\n');
@@ -111,6 +147,13 @@ impl ArchiveInfo {
     }
 }
 
+/// A description that does not hold.
+fn damaged(found: &str) -> Error {
+    Error::damaged(found)
+        .on(ARCHIVE_JSON)
+        .hint("'walarchive verify --repair-from' puts it back from a copy of the archive")
+}
+
 async fn refuse_orphans(storage: &dyn Storage) -> Result<()> {
     match known_clusters(storage).await {
         Ok(known) if known.is_empty() => Ok(()),
@@ -119,7 +162,7 @@ async fn refuse_orphans(storage: &dyn Storage) -> Result<()> {
             known.join(", ")
         ))
         .on(ARCHIVE_JSON)
-        .hint("nothing was changed; put archive.json back from a copy or an older version of it: under a new one they could not be read")),
+        .hint("nothing was changed, as under a new one they could not be read; 'walarchive verify --repair-from' puts it back from a copy of the archive")),
         // Who may only write cannot look.
         Err(error) if error.kind() == Kind::Denied => Ok(()),
         Err(error) => Err(error),
@@ -132,7 +175,7 @@ pub(super) async fn known_clusters(storage: &dyn Storage) -> Result<Vec<String>>
     for name in storage.list_dirs("").await? {
         // Some stores keep names that have nothing below them any more.
         let below = storage.list_dirs(&name).await?;
-        if below.iter().any(|system| system.parse::<SystemId>().is_ok()) {
+        if below.iter().any(|room| room == DUMPS || room.parse::<SystemId>().is_ok()) {
             known.push(name);
         }
     }

@@ -29,6 +29,13 @@ impl Inventory {
         known.unwrap_or_else(|| TimelineHistory::alone(timeline))
     }
 
+    /// The newest backup, whether it holds or not: one that cannot be read is not passed over.
+    pub fn newest(&self) -> Option<&BackupId> {
+        let sound = self.backups.last().map(|backup| &backup.id);
+        let doubtful = self.damaged.keys().rev().find(|id| sound.is_none_or(|sound| id.may_follow(sound)));
+        doubtful.or(sound)
+    }
+
     /// Whether the WAL is stored that makes a backup consistent.
     pub fn is_restorable(&self, backup: &Backup) -> bool {
         let facts = &backup.facts;

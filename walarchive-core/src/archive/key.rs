@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::ObjectKind;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::wal::{TimelineId, WalName};
 
 /// The key of the archive's own description.
@@ -15,17 +15,34 @@ pub const ARCHIVE_JSON: &str = "archive.json";
 
 /// What kind of object a key names, and the backup that it is of; `None` for the description and for what is not an
 /// archive's.
-pub(super) fn kind_of(key: &str) -> Option<(ObjectKind, Option<BackupId>)> {
+pub(crate) fn kind_of(key: &str) -> Option<(ObjectKind, Option<BackupId>)> {
     let parts: Vec<&str> = key.split('/').collect();
     match parts.as_slice() {
         [_, _, "wal", ..] => Some((ObjectKind::Wal, None)),
         [_, _, "packs", id, _] => Some((ObjectKind::Pack, Some(id.parse().ok()?))),
-        [_, _, "backups", id, "manifest"] => Some((ObjectKind::Manifest, Some(id.parse().ok()?))),
-        [_, _, "backups", id, "pin"] => Some((ObjectKind::Pin, Some(id.parse().ok()?))),
-        [_, _, "backups", id, "lease", _] => Some((ObjectKind::Lease, Some(id.parse().ok()?))),
+        [_, _, "backups" | "manifests", id, "manifest"] => {
+            Some((ObjectKind::Manifest, Some(id.parse().ok()?)))
+        }
+        [_, _, "backups" | "manifests", id, "pin"] => Some((ObjectKind::Pin, Some(id.parse().ok()?))),
+        [_, _, "backups" | "manifests", id, "lease", _] => Some((ObjectKind::Lease, Some(id.parse().ok()?))),
+        [_, _, "reports", id] => Some((ObjectKind::Report, Some(id.parse().ok()?))),
         _ => None,
     }
 }
+
+/// The WAL file that a key is of, and the system identifier of its cluster. Partial segments that differ share a name.
+pub(crate) fn wal_of(key: &str) -> Option<(WalName, SystemId)> {
+    let mut parts = key.split('/');
+    let system = parts.nth(1)?.parse().ok()?;
+    let last = key.rsplit('/').next()?;
+    let name = match last.split_once(PARTIAL) {
+        Some((segment, digest)) if digest.starts_with('.') => format!("{segment}{PARTIAL}"),
+        _ => last.to_owned(),
+    };
+    Some((name.parse().ok()?, system))
+}
+
+const PARTIAL: &str = ".partial";
 
 /// The user's name for a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,7 +97,7 @@ impl fmt::Display for SystemId {
     }
 }
 
-/// The name of a backup: when it began, and a random part. Sorts by time.
+/// The name of a backup or a dump: when it began, and a random part. Sorts by time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackupId(String);
 
@@ -88,6 +105,18 @@ impl BackupId {
     /// The name of a backup that begins at `start`, made unique by `random`.
     pub fn new(start: Timestamp, random: u32) -> BackupId {
         BackupId(format!("{}-{random:08x}", start.strftime("%Y%m%dT%H%M%SZ")))
+    }
+
+    /// The name of what begins now.
+    pub fn fresh() -> Result<BackupId> {
+        let random = getrandom::u32()
+            .map_err(|error| Error::new(Kind::Local, "the system gives no random numbers").because(error))?;
+        Ok(BackupId::new(Timestamp::now(), random))
+    }
+
+    /// Its random part.
+    pub fn random(&self) -> u32 {
+        self.0.rsplit('-').next().and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or_default()
     }
 
     /// The name as text.
@@ -123,18 +152,82 @@ impl fmt::Display for BackupId {
     }
 }
 
+/// The directory of a cluster's dumps, beside those of its system identifiers.
+pub(super) const DUMPS: &str = "dumps";
+
+/// What of a cluster lies in a place. Backups and dumps have manifests, packs, leases and pins alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// WAL and base backups of the cluster with this identifier.
+    System(SystemId),
+    /// Logical dumps, whatever identifier the cluster has: they outlive its upgrades.
+    Dumps,
+}
+
+impl fmt::Display for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Room::System(system) => system.fmt(f),
+            Room::Dumps => f.write_str(DUMPS),
+        }
+    }
+}
+
 /// Where one cluster's objects lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The user's name for the cluster.
     pub cluster: ClusterName,
-    /// The cluster's own identifier.
-    pub system: SystemId,
+    /// What of it.
+    pub room: Room,
 }
 
 impl Place {
-    fn root(&self) -> String {
-        format!("{}/{}", self.cluster, self.system)
+    /// The place of a cluster's WAL and backups.
+    pub fn of_system(cluster: ClusterName, system: SystemId) -> Place {
+        Place { cluster, room: Room::System(system) }
+    }
+
+    /// The place of a cluster's dumps.
+    pub fn of_dumps(cluster: ClusterName) -> Place {
+        Place { cluster, room: Room::Dumps }
+    }
+
+    /// The place that a key is in.
+    pub fn of_key(key: &str) -> Option<Place> {
+        let mut parts = key.split('/');
+        let cluster = parts.next()?.parse().ok()?;
+        let room = match parts.next()? {
+            DUMPS => Room::Dumps,
+            system => Room::System(system.parse().ok()?),
+        };
+        Some(Place { cluster, room })
+    }
+
+    /// Whether a lease is not of one backup, but of a run that makes several.
+    pub fn shares_leases(&self) -> bool {
+        matches!(self.room, Room::Dumps)
+    }
+
+    /// The cluster's own identifier, where the place is one of it.
+    pub fn system(&self) -> Option<SystemId> {
+        match self.room {
+            Room::System(system) => Some(system),
+            Room::Dumps => None,
+        }
+    }
+
+    /// What manifests are of here, for people.
+    pub fn noun(&self) -> &'static str {
+        match self.room {
+            Room::System(_) => "backup",
+            Room::Dumps => "dump",
+        }
+    }
+
+    /// The prefix of everything in it.
+    pub fn root(&self) -> String {
+        format!("{}/{}", self.cluster, self.room)
     }
 
     /// The prefix of all WAL.
@@ -162,9 +255,12 @@ impl Place {
         format!("{}.{}", self.wal(name), digest.get(..16).unwrap_or(digest))
     }
 
-    /// The prefix of all backups.
+    /// The prefix of the manifests, pins and leases of all backups or dumps.
     pub fn backups_prefix(&self) -> String {
-        format!("{}/backups", self.root())
+        match self.room {
+            Room::System(_) => format!("{}/backups", self.root()),
+            Room::Dumps => format!("{}/manifests", self.root()),
+        }
     }
 
     /// The prefix of a backup's manifest, pin and leases.
@@ -200,6 +296,16 @@ impl Place {
     /// The prefix of the packs that one backup wrote.
     pub fn backup_packs_prefix(&self, id: &BackupId) -> String {
         format!("{}/{id}", self.packs_prefix())
+    }
+
+    /// The prefix of the reports of all drills.
+    pub fn reports_prefix(&self) -> String {
+        format!("{}/reports", self.root())
+    }
+
+    /// The key of a drill's report.
+    pub fn report(&self, id: &BackupId) -> String {
+        format!("{}/{id}", self.reports_prefix())
     }
 
     /// The key of a pack, from its name in a manifest.
@@ -258,7 +364,7 @@ mod tests {
 
     #[test]
     fn keys_are_spelled_as_the_format_says() {
-        let place = Place { cluster: "main".parse().unwrap(), system: SystemId(7) };
+        let place = Place::of_system("main".parse().unwrap(), SystemId(7));
         let wal = |name: &str| place.wal(&name.parse().unwrap());
         assert_eq!(wal("0000000A0000000B000000CC"), "main/7/wal/0000000A/0000000B/0000000A0000000B000000CC");
         assert_eq!(wal("0000000A.history"), "main/7/wal/0000000A.history");
@@ -276,6 +382,16 @@ mod tests {
         assert_eq!(place.pack(&pack), "main/7/packs/20260102T030405Z-0000feed/00000003");
         assert_eq!(pack.to_string().parse::<PackName>().unwrap(), pack);
         assert_eq!(id.to_string().parse::<BackupId>().unwrap(), id);
+        let dumps = Place::of_dumps("main".parse().unwrap());
+        assert_eq!(dumps.manifest(&id), "main/dumps/manifests/20260102T030405Z-0000feed/manifest");
+        assert_eq!(dumps.pack(&pack), "main/dumps/packs/20260102T030405Z-0000feed/00000003");
+        assert_eq!(place.report(&id), "main/7/reports/20260102T030405Z-0000feed");
+        assert_eq!(dumps.report(&id), "main/dumps/reports/20260102T030405Z-0000feed");
+        for key in
+            [dumps.manifest(&id), dumps.pack(&pack), dumps.pin(&id), dumps.report(&id), place.report(&id)]
+        {
+            assert_eq!(kind_of(&key).and_then(|(_, of)| of), Some(id.clone()), "{key}");
+        }
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! What is stored besides whole backups: leases, pins, packs without a manifest; and to which backup a key belongs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use super::{BackupId, Catalog, ClusterName, PackName, Place, SystemId, scan};
+use super::key::DUMPS;
+use super::{BackupId, Catalog, ClusterName, Named, ObjectKind, PackName, Place, SystemId, scan};
+use crate::codec::{Codec, PlainSink};
 use crate::error::Result;
 
 /// A stored lease of a backup.
@@ -43,11 +46,17 @@ impl BackupId {
     }
 }
 
+impl BackupId {
+    /// Whether this may have begun later than another: names tell no more than the second.
+    pub fn may_follow(&self, other: &BackupId) -> bool {
+        self.began().zip(other.began()).is_none_or(|(own, others)| own >= others)
+    }
+}
+
 impl Place {
     /// Whether a key is in this cluster's place.
     pub fn contains(&self, key: &str) -> bool {
-        let root = format!("{}/{}/", self.cluster, self.system);
-        key.starts_with(&root)
+        key.strip_prefix(&self.root()).is_some_and(|rest| rest.starts_with('/'))
     }
 
     /// Whether a key is in the place of any cluster.
@@ -55,7 +64,7 @@ impl Place {
         let mut segments = key.split('/');
         let cluster = segments.next().is_some_and(|name| name.parse::<ClusterName>().is_ok());
         cluster
-            && segments.next().is_some_and(|id| id.parse::<SystemId>().is_ok())
+            && segments.next().is_some_and(|room| room == DUMPS || room.parse::<SystemId>().is_ok())
             && segments.next().is_some()
     }
 
@@ -68,6 +77,13 @@ impl Place {
 }
 
 impl Catalog {
+    /// Pins a backup or dump, which need not be there yet; one that is pinned already stays so.
+    pub async fn pin(&self, id: &BackupId, codec: Arc<dyn Codec>) -> Result<()> {
+        let note = format!("{{\"pinned\":\"{id}\"}}\n");
+        let content = move |sink: PlainSink<'_>| sink(note.as_bytes());
+        self.archive.put(&self.place.pin(id), ObjectKind::Pin, codec, content).await.map(drop)
+    }
+
     /// All packs of the cluster whose names are well-formed, with their stored sizes. One listing.
     pub async fn all_packs(&self) -> Result<BTreeMap<PackName, u64>> {
         let prefix = self.place.packs_prefix();
@@ -99,7 +115,7 @@ impl Catalog {
     pub async fn needed_packs(&self, manifests: &BTreeSet<BackupId>) -> Result<BTreeSet<PackName>> {
         let mut needed = BTreeSet::new();
         for id in manifests {
-            match scan(&self.archive, &self.place, id, ()).await {
+            match scan::<Named, _>(&self.archive, &self.place, id, ()).await {
                 Ok((manifest, ())) => needed.extend(manifest.packs.into_iter().map(|pack| pack.name)),
                 Err(error) if self.deleted(&error, id).await? => {}
                 Err(error) => return Err(error),
@@ -121,11 +137,19 @@ mod tests {
 
     #[test]
     fn keys_tell_their_backup() {
-        let place = Place { cluster: "main".parse().unwrap(), system: SystemId(7) };
+        let place = Place::of_system("main".parse().unwrap(), SystemId(7));
         let began = "2026-01-02T03:04:05Z".parse().unwrap();
         let id = BackupId::new(began, 0xfeed);
         assert_eq!(id.began(), Some(began));
         assert_eq!("20261302T030405Z-0000feed".parse::<BackupId>().unwrap().began(), None);
+        let (same, earlier) =
+            (BackupId::new(began, 1), BackupId::new("2026-01-02T03:04:04Z".parse().unwrap(), u32::MAX));
+        assert!(
+            id.may_follow(&same)
+                && same.may_follow(&id)
+                && id.may_follow(&earlier)
+                && !earlier.may_follow(&id)
+        );
         let pack = PackName { backup: id.clone(), number: 3 };
         for key in [place.pack(&pack), place.manifest(&id), place.pin(&id), place.lease(&id, began)] {
             assert_eq!(place.backup_of(&key), Some(id.clone()), "{key}");

@@ -6,36 +6,65 @@ mod census;
 mod compare;
 mod copies;
 mod extent;
+mod held_lease;
 mod info;
 mod inventory;
 mod key;
 mod leftover;
 mod manifest;
 mod object;
+mod open_packs;
 mod pack;
+mod past;
+mod proof;
+mod put_back;
+mod recoverable;
+mod report;
+mod resealed;
+mod rotated;
+mod sent;
+mod signing;
+mod streams;
 mod verbatim;
+mod wal_look;
+mod written;
 
 use std::sync::Arc;
 
 pub use binding::{Binding, ContentDigest, ObjectKind};
-pub use catalog::{Backup, Catalog, StoredWal};
+pub use catalog::{Backup, Catalog, Dump, StoredWal};
 pub use census::{Census, Share};
 pub use compare::{CopyState, Missing, compare};
 pub use extent::{Extent, Extents, PAGE, is_zero};
+pub use held_lease::HeldLease;
 pub use info::ArchiveInfo;
 pub use inventory::Inventory;
-pub use key::{BackupId, ClusterName, PackName, Place, SystemId};
+pub use key::{BackupId, ClusterName, PackName, Place, Room, SystemId};
+pub(crate) use key::{kind_of, wal_of};
 pub use leftover::{Lease, Marks};
 pub use manifest::{
-    Database, Facts, FileRecord, Line, Manifest, ManifestWriter, Needs, PackRecord, Tablespace, Visitor,
+    Database, DumpContent, DumpFacts, DumpFormat, Facts, FileRecord, FirstLine, Line, Manifest,
+    ManifestWriter, Named, Needs, PackRecord, StreamRecord, Stretch, SumCheck, Tablespace, Visitor,
     read_facts, read_needs, safe_path, scan,
 };
 pub use object::{Content, ObjectReader, Outside, Stored, Taker};
-pub use pack::{FRAME_PAGES, FrameEntry, PackReader, PackSink, PackWriter};
+pub(crate) use open_packs::{Flight, OpenPacks};
+pub use pack::{FRAME_PAGES, FrameEntry, PACK_TARGET, PackReader, PackSink, PackWriter};
+pub use past::{Histories, Past, segment_size};
+pub use proof::Proven;
+pub use recoverable::{Recoverable, recoverable, without_wal};
+pub use report::{DrillCheck, DrillReport, Drilled};
+pub use resealed::bring_manifest_resealed;
+pub use rotated::{NewHeads, Rotation};
+pub use streams::{Stream, Streams, StreamsReader};
 pub use verbatim::Brought;
+pub use wal_look::WalLook;
+pub use written::{Written, WrittenContent};
 
 use self::key::ARCHIVE_JSON;
+use self::signing::Writers;
 use crate::cipher::age::{AgeCipher, Identity, Recipient};
+use crate::cipher::writer::{Writer, WriterKey};
 use crate::cipher::{Cipher, Head, Open, Plain, Seal};
 use crate::error::{Error, Kind, Result};
 use crate::storage::Storage;
@@ -47,6 +76,10 @@ pub struct Keys {
     pub recipients: Vec<Recipient>,
     /// What is read is opened with one of these.
     pub identities: Vec<Identity>,
+    /// What signs what is written.
+    pub writer: Option<WriterKey>,
+    /// Where there are any, what none of them signed is refused as damaged.
+    pub trusted_writers: Vec<Writer>,
 }
 
 impl std::fmt::Debug for Keys {
@@ -61,6 +94,7 @@ pub struct Archive {
     storage: Arc<dyn Storage>,
     cipher: Arc<dyn Cipher>,
     info: Arc<ArchiveInfo>,
+    writers: Arc<Writers>,
 }
 
 impl Archive {
@@ -95,6 +129,7 @@ impl Archive {
     /// the store could have changed that to read what is stored from now on.
     pub async fn open(storage: Arc<dyn Storage>, keys: Keys) -> Result<Archive> {
         let (storage, info) = copies::proven(storage).await?;
+        let writers = Arc::new(Writers::new(keys.writer, keys.trusted_writers));
         let cipher: Arc<dyn Cipher> = if info.encrypted() {
             Arc::new(AgeCipher::new(keys.recipients, keys.identities))
         } else if keys.recipients.is_empty() {
@@ -102,10 +137,10 @@ impl Archive {
         } else {
             Arc::new(Unsealed)
         };
-        Ok(Archive { storage, cipher, info: Arc::new(info) })
+        Ok(Archive { storage, cipher, info: Arc::new(info), writers })
     }
 
-    /// Opens the archive in `storage` with a cipher of the caller's.
+    /// Opens the archive in `storage` with a cipher of the caller's. Nothing is signed, and no signature demanded.
     pub async fn open_with(storage: Arc<dyn Storage>, cipher: Arc<dyn Cipher>) -> Result<Archive> {
         let (storage, info) = copies::proven(storage).await?;
         if info.encrypted() != cipher.encrypts() {
@@ -113,12 +148,22 @@ impl Archive {
                 "the cipher does not fit the archive: one encrypts, the other does not",
             ));
         }
-        Ok(Archive { storage, cipher, info: Arc::new(info) })
+        Ok(Archive { storage, cipher, info: Arc::new(info), writers: Arc::default() })
     }
 
     /// Who can open what is stored from now on, as [`Cipher::readers`] has it.
     pub(crate) fn readers(&self) -> String {
         self.cipher.readers()
+    }
+
+    /// Whether contents can be read: the archive is not encrypted, or there are identities.
+    pub fn can_open(&self) -> bool {
+        self.cipher.can_open()
+    }
+
+    /// Whether what no trusted writer signed is refused.
+    pub fn demands_signatures(&self) -> bool {
+        self.writers.demand()
     }
 
     /// What archive.json says.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Archive, Binding, ContentDigest, ObjectKind};
+use super::signing::{Signed, hex};
+use super::{Archive, Binding, ContentDigest, ObjectKind, SumCheck};
 use crate::cipher::{Head, Open, Seal};
 use crate::codec::{Codec, CodecId, PlainSink};
 use crate::crossing::blocking;
@@ -99,7 +100,8 @@ impl Archive {
         codec: Arc<dyn Codec>,
         content: impl Content,
     ) -> Result<Made> {
-        let (cipher, id, key) = (self.cipher.clone(), self.info.id().to_owned(), key.to_owned());
+        let (cipher, writers) = (self.cipher.clone(), self.writers.clone());
+        let (id, key) = (self.info.id().to_owned(), key.to_owned());
         blocking(move || {
             let mut sealer = Sealer::new(codec.as_ref(), cipher.as_ref())?;
             let mut digest = ContentDigest::new(&id);
@@ -116,7 +118,7 @@ impl Archive {
                 binding.stored = Some(facts.stored);
                 binding.sum = facts.sum;
                 binding.digest = (kind == ObjectKind::Wal).then(|| digest.clone());
-                binding.to_bytes()
+                writers.write(binding, facts.commitment)
             })?;
             Ok(Made { payload, plain, digest })
         })
@@ -145,7 +147,16 @@ impl Archive {
             ))
             .on(key));
         }
-        Ok(())
+        if !self.can_open() {
+            return Ok(());
+        }
+        match self.prove(key, None).await {
+            // Others may have stored it, for readers whom this host does not know.
+            Err(error) if error.kind() != Kind::Key => {
+                Err(error.during("the same content is stored under that name, and does not hold"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Reads what an object says about itself; needs no key.
@@ -172,6 +183,7 @@ impl Archive {
             Error::damaged("the object was not made by walarchive: it names no key").on(key)
         })?;
         let binding = Binding::read(bytes, self.info.id(), key, kind)?;
+        self.writers.check(&binding, bytes).map_err(|error| error.on(key))?;
         let head_bytes = part.bytes.slice(..head.len);
         Ok(Some(Outside { binding, head, head_bytes, object_size: part.object_size }))
     }
@@ -192,7 +204,7 @@ impl Archive {
             Some(outside) => outside,
             None => return Err(Error::damaged("the object ends within its head").on(key)),
         };
-        let mut reading = Reading::start(self, &outside, limit).map_err(|error| error.on(key))?;
+        let mut reading = Reading::start(self, &outside, key, limit).map_err(|error| error.on(key))?;
         let object_size = part.object_size;
         let mut at = outside.head.len as u64;
         let mut bytes = part.bytes.split_off(outside.head.len);
@@ -241,8 +253,51 @@ impl Archive {
         codec: CodecId,
     ) -> Result<(Bytes, Box<dyn Seal>)> {
         let seal = self.cipher.seal()?;
-        let head = seal.head(&Binding::new(self.info.id(), key, kind, codec).to_bytes()?)?;
+        let mut binding = Binding::new(self.info.id(), key, kind, codec);
+        binding.sum_at_end = self.has_sum_at_end(kind, codec).then_some(true);
+        let head = self.head(seal.as_ref(), binding)?;
         Ok((head, seal))
+    }
+
+    /// Whether objects of this kind end with a sum, as nothing else tells of each of their bits.
+    pub(super) fn has_sum_at_end(&self, kind: ObjectKind, codec: CodecId) -> bool {
+        kind == ObjectKind::Manifest && !self.info.encrypted() && SumCheck::goes_with(codec)
+    }
+
+    /// The head of an object that is being sealed.
+    pub(super) fn head(&self, seal: &dyn Seal, binding: Binding) -> Result<Bytes> {
+        seal.head(&self.writers.write(binding, seal.commitment()?)?)
+    }
+
+    /// Signs a manifest by the digest of its lines, where its head cannot stand for its content.
+    pub(super) fn sign_manifest(&self, key: &str, digest: &str) -> Option<Signed> {
+        match self.info.encrypted() {
+            true => None,
+            false => self.writers.sign_manifest(self.info.id(), key, digest),
+        }
+    }
+
+    /// Refuses a manifest that [`sign_manifest`](Archive::sign_manifest) should have signed.
+    pub(super) fn check_manifest(&self, key: &str, digest: &str, signed: Option<Signed>) -> Result<()> {
+        match self.info.encrypted() {
+            true => Ok(()),
+            false => self
+                .writers
+                .check_manifest(self.info.id(), key, digest, signed)
+                .map_err(|error| error.on(key)),
+        }
+    }
+
+    /// Opens an object. What a writer signed is the payload that was signed, or `Damaged`.
+    pub(super) fn open_sealed(&self, outside: &Outside, key: &str) -> Result<Box<dyn Open>> {
+        let open = self.cipher.open(&outside.head_bytes).map_err(|error| error.on(key))?;
+        let found = open.commitment().map(|value| hex(&value));
+        if outside.binding.writer.is_some() && outside.binding.commitment != found {
+            return Err(
+                Error::damaged("the object's head was signed for another content: it was planted").on(key)
+            );
+        }
+        Ok(open)
     }
 }
 
@@ -266,41 +321,48 @@ pub struct Outside {
 }
 
 /// A whole object being checked and decoded.
-struct Reading {
+pub(super) struct Reading {
     opener: Opener,
     binding: Binding,
     digest: Option<ContentDigest>,
     sum: Option<blake3::Hasher>,
+    end: Option<Box<SumCheck>>,
     plain: u64,
     stored: u64,
 }
 
 impl Reading {
-    fn start(archive: &Archive, outside: &Outside, limit: u64) -> Result<Reading> {
-        let open = archive.cipher.open(&outside.head_bytes)?;
+    pub(super) fn start(archive: &Archive, outside: &Outside, key: &str, limit: u64) -> Result<Reading> {
+        let open = archive.open_sealed(outside, key)?;
         let codec = outside.binding.codec()?.reader();
         let limit = outside.binding.plain.unwrap_or(limit).min(limit);
         Ok(Reading {
             opener: Opener::new(open.as_ref(), codec.as_ref(), limit)?,
             digest: outside.binding.digest.is_some().then(|| ContentDigest::new(archive.info.id())),
             sum: outside.binding.sum.is_some().then(blake3::Hasher::new),
+            end: (outside.binding.kind() == ObjectKind::Manifest && !archive.info.encrypted())
+                .then(|| Box::new(SumCheck::new(outside.binding.sum_at_end == Some(true)))),
             binding: outside.binding.clone(),
             plain: 0,
             stored: 0,
         })
     }
 
-    fn push(&mut self, payload: &[u8], sink: PlainSink<'_>) -> Result<()> {
+    pub(super) fn push(&mut self, payload: &[u8], sink: PlainSink<'_>) -> Result<()> {
         self.stored += payload.len() as u64;
         if let Some(sum) = &mut self.sum {
             sum.update(payload);
+        }
+        if let Some(end) = &mut self.end {
+            end.push(payload);
         }
         let (digest, plain) = (&mut self.digest, &mut self.plain);
         self.opener.push(payload, &mut |bytes| counted(digest, plain, bytes, sink))
     }
 
-    fn finish(self, sink: PlainSink<'_>) -> Result<()> {
-        let Reading { opener, binding, mut digest, sum, mut plain, stored } = self;
+    pub(super) fn finish(self, sink: PlainSink<'_>) -> Result<()> {
+        let Reading { opener, binding, mut digest, sum, end, mut plain, stored } = self;
+        end.map_or(Ok(()), |end| end.finish())?;
         opener.finish(&mut |bytes| counted(&mut digest, &mut plain, bytes, sink))?;
         let holds = binding.plain.is_none_or(|len| len == plain)
             && binding.stored.is_none_or(|len| len == stored)
@@ -339,7 +401,7 @@ pub struct ObjectReader {
 
 impl ObjectReader {
     fn new(archive: Archive, key: &str, outside: Outside) -> Result<ObjectReader> {
-        let open = archive.cipher.open(&outside.head_bytes).map_err(|error| error.on(key))?;
+        let open = archive.open_sealed(&outside, key)?;
         let head_len = outside.head.len as u64;
         let sealed_len = outside.object_size.saturating_sub(head_len);
         let content_len = open.plain_len(sealed_len).map_err(|error| error.on(key))?;

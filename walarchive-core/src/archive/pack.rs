@@ -4,8 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use tokio::task::JoinHandle;
+
 use super::extent::{Extent, PAGE};
-use super::{Archive, BackupId, ObjectKind, ObjectReader, PackName, PackRecord, Place};
+use super::{Archive, BackupId, ObjectKind, ObjectReader, PackName, PackRecord, Place, Room};
 use crate::codec::{Codec, Framer};
 use crate::crossing::Bridge;
 use crate::error::{Error, Result};
@@ -14,8 +16,10 @@ use crate::pipeline::ObjectWriter;
 /// Pages of a frame that this program writes. Small enough that one page is read cheaply, large enough that
 /// compression loses next to nothing.
 pub const FRAME_PAGES: u32 = 32;
-/// A pack is closed when it holds this many stored bytes.
-const PACK_TARGET: u64 = 64 << 20;
+/// A pack is closed when it holds this many stored bytes, as a rule.
+pub const PACK_TARGET: u64 = 64 << 20;
+/// A frame of bytes that are no pages holds so many at most.
+const BYTES_FRAME: usize = 256 * 1024;
 /// No frame of any writer holds more.
 const FRAME_MAX: u32 = 1 << 20;
 const INDEX_MAGIC: u32 = 0x184D_2A58;
@@ -38,9 +42,21 @@ pub struct PackSink {
     pub bridge: Bridge,
     /// The number of the next pack.
     pub next: Arc<AtomicU32>,
+    /// A pack is closed when it holds so many stored bytes.
+    pub target: u64,
+    /// Whether each pack is read back, and compared with what was sent, before the writer is finished.
+    pub read_back: bool,
 }
 
-/// Appends pages to packs; used by one blocking worker.
+impl PackSink {
+    /// For the packs of one backup or dump. Called within a runtime.
+    pub fn new(archive: Archive, place: Place, backup: BackupId, codec: Arc<dyn Codec>) -> Result<PackSink> {
+        let (bridge, next) = (Bridge::current()?, Arc::new(AtomicU32::new(0)));
+        Ok(PackSink { archive, place, backup, codec, bridge, next, target: PACK_TARGET, read_back: false })
+    }
+}
+
+/// Appends pages, or bytes of streams, to packs; used by one blocking worker.
 pub struct PackWriter {
     sink: PackSink,
     framer: Box<dyn Framer>,
@@ -48,6 +64,7 @@ pub struct PackWriter {
     closed: Vec<PackRecord>,
     frame: Vec<u8>,
     packed: Vec<u8>,
+    proofs: Vec<JoinHandle<Result<()>>>,
 }
 
 struct OpenPack {
@@ -63,7 +80,28 @@ impl PackWriter {
     /// A writer that has no pack yet.
     pub fn new(sink: PackSink) -> Result<PackWriter> {
         let framer = sink.codec.framer()?;
-        Ok(PackWriter { sink, framer, open: None, closed: Vec::new(), frame: Vec::new(), packed: Vec::new() })
+        Ok(PackWriter {
+            sink,
+            framer,
+            open: None,
+            closed: Vec::new(),
+            frame: Vec::new(),
+            packed: Vec::new(),
+            proofs: Vec::new(),
+        })
+    }
+
+    /// Appends bytes of a stream, at most 256 KiB of them, and says where they will be: the pack's number, and the
+    /// offset in the data of its frames.
+    pub fn append_bytes(&mut self, bytes: &[u8]) -> Result<(u32, u64)> {
+        if self.frame.len() + bytes.len() > BYTES_FRAME {
+            self.end_frame()?;
+        }
+        let begun = self.frame.len() as u64;
+        let pack = self.pack()?;
+        let place = (pack.name.number, pack.plain + begun);
+        self.frame.extend_from_slice(bytes);
+        Ok(place)
     }
 
     /// Appends one page of a file, filled up with zeros if it is shorter, and says where it will be: an extent of
@@ -84,6 +122,10 @@ impl PackWriter {
     pub fn finish(mut self) -> Result<Vec<PackRecord>> {
         self.end_frame()?;
         self.end_pack()?;
+        for proof in self.proofs {
+            let proven = self.sink.bridge.wait(proof);
+            proven.map_err(|error| Error::bug("reading a pack back stopped").because(error))??;
+        }
         Ok(self.closed)
     }
 
@@ -99,7 +141,10 @@ impl PackWriter {
             let key = self.sink.place.pack(&name);
             let archive = &self.sink.archive;
             let (head, seal) = archive.start_stream(&key, ObjectKind::Pack, self.sink.codec.id())?;
-            let writer = ObjectWriter::start(archive.storage.clone(), key, head, seal, &self.sink.bridge);
+            let mut writer = ObjectWriter::start(archive.storage.clone(), key, head, seal, &self.sink.bridge);
+            if self.sink.read_back {
+                writer.digest();
+            }
             self.open = Some(OpenPack { name, writer, index: Vec::new(), frames: 0, content: 0, plain: 0 });
         }
         self.open.as_mut().ok_or_else(|| Error::bug("a pack was opened and is not there"))
@@ -122,7 +167,7 @@ impl PackWriter {
         pack.content += self.packed.len() as u64;
         pack.plain += self.frame.len() as u64;
         self.frame.clear();
-        if pack.content >= PACK_TARGET {
+        if pack.content >= self.sink.target {
             self.end_pack()?;
         }
         Ok(())
@@ -137,10 +182,15 @@ impl PackWriter {
         index.extend_from_slice(&(pack.index.len() as u32).to_le_bytes());
         index.extend_from_slice(&pack.index);
         pack.writer.write(&index)?;
-        let stored = pack.writer.finish()?;
+        let written = pack.writer.finish()?;
+        if let Some(sent) = written.digest {
+            let (archive, key) = (self.sink.archive.clone(), self.sink.place.pack(&pack.name));
+            let proof = async move { archive.prove_sent(&key, written.stored, sent).await };
+            self.proofs.push(self.sink.bridge.spawn(proof));
+        }
         self.closed.push(PackRecord {
             name: pack.name,
-            stored,
+            stored: written.stored,
             index_at: pack.content,
             index_len: index.len() as u64,
             plain: pack.plain,
@@ -157,7 +207,7 @@ pub struct FrameEntry {
     pub at: u64,
     /// Stored length.
     pub stored: u32,
-    /// Length of its data, a whole number of pages.
+    /// Length of its data; of backups, a whole number of pages.
     pub plain: u32,
     digest: [u8; 32],
 }
@@ -204,11 +254,12 @@ impl PackReader {
             return Err(Error::damaged("the manifest names an impossible index").on(&key));
         }
         let end = record.index_at.checked_add(record.index_len);
-        if object.object_size() != record.stored || end != Some(object.content_len()) {
+        if end != Some(object.content_len()) {
             return Err(Error::damaged("the pack's length is not what the manifest says").on(&key));
         }
         let index = object.read(record.index_at..object.content_len()).await?;
-        let frames = parse_index(&index, record).map_err(|error| error.on(&key))?;
+        let of_pages = matches!(place.room, Room::System(_));
+        let frames = parse_index(&index, record, of_pages).map_err(|error| error.on(&key))?;
         Ok(PackReader { object, key, frames })
     }
 
@@ -254,6 +305,56 @@ impl PackReader {
     }
 }
 
+/// Proves the content of a pack as it comes, against its index and what a manifest says of that.
+pub(super) struct PackCheck {
+    frames: std::vec::IntoIter<FrameEntry>,
+    /// The frame that is under way, and how many bytes of it are still to come.
+    frame: Option<(FrameEntry, usize)>,
+    hasher: blake3::Hasher,
+    index: Vec<u8>,
+    record: PackRecord,
+}
+
+impl PackCheck {
+    /// `frames` are those of the pack's index, which was proven against `record`.
+    pub(super) fn new(frames: Vec<FrameEntry>, record: &PackRecord) -> PackCheck {
+        let mut frames = frames.into_iter();
+        let frame = frames.next().map(|frame| (frame, frame.stored as usize));
+        PackCheck { frames, frame, hasher: blake3::Hasher::new(), index: Vec::new(), record: record.clone() }
+    }
+
+    pub(super) fn push(&mut self, mut content: &[u8]) -> Result<()> {
+        while let Some((frame, left)) = &mut self.frame {
+            let (now, rest) = content.split_at(content.len().min(*left));
+            self.hasher.update(now);
+            *left -= now.len();
+            content = rest;
+            if *left > 0 {
+                return Ok(());
+            }
+            if self.hasher.finalize().as_bytes() != &frame.digest {
+                return Err(Error::damaged("a frame does not match its digest"));
+            }
+            self.hasher.reset();
+            self.frame = self.frames.next().map(|frame| (frame, frame.stored as usize));
+        }
+        if (self.index.len() + content.len()) as u64 > self.record.index_len {
+            return Err(Error::damaged("the pack goes on after its end"));
+        }
+        self.index.extend_from_slice(content);
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> Result<()> {
+        let body = self.index.get(8..).unwrap_or_default();
+        let whole = self.frame.is_none() && self.index.len() as u64 == self.record.index_len;
+        if !whole || blake3::hash(body).to_hex().as_str() != self.record.digest {
+            return Err(Error::damaged("the pack is not whole"));
+        }
+        Ok(())
+    }
+}
+
 fn prove(frames: &[FrameEntry], mut stored: &[u8]) -> Result<()> {
     for frame in frames {
         let (bytes, rest) = stored.split_at_checked(frame.stored as usize).unwrap_or((&[], &[]));
@@ -265,7 +366,7 @@ fn prove(frames: &[FrameEntry], mut stored: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn parse_index(index: &[u8], record: &PackRecord) -> Result<Vec<FrameEntry>> {
+fn parse_index(index: &[u8], record: &PackRecord, of_pages: bool) -> Result<Vec<FrameEntry>> {
     let wrong = || Error::damaged("the pack's index does not hold");
     let (head, body) = index.split_at_checked(8).ok_or_else(wrong)?;
     let magic = head.starts_with(&INDEX_MAGIC.to_le_bytes());
@@ -279,7 +380,7 @@ fn parse_index(index: &[u8], record: &PackRecord) -> Result<Vec<FrameEntry>> {
         let number =
             |range: Range<usize>| entry[range].try_into().map(u32::from_le_bytes).map_err(|_| wrong());
         let (stored, plain) = (number(0..4)?, number(4..8)?);
-        if plain == 0 || plain > FRAME_MAX || !(plain as usize).is_multiple_of(PAGE) {
+        if plain == 0 || plain > FRAME_MAX || (of_pages && !(plain as usize).is_multiple_of(PAGE)) {
             return Err(wrong());
         }
         let digest = entry[8..].try_into().map_err(|_| wrong())?;

@@ -5,7 +5,10 @@
 //! that a payload can be written before what its head says (a digest) is known.
 
 pub mod age;
+mod bech;
 mod none;
+mod private;
+pub mod writer;
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -38,6 +41,25 @@ pub trait Cipher: Send + Sync + Debug {
         String::new()
     }
 
+    /// Whether there is anything to open objects with.
+    fn can_open(&self) -> bool {
+        true
+    }
+
+    /// Whether those who can open an object with this head are those of [`readers`](Cipher::readers). Needs what
+    /// [`open`](Cipher::open) needs.
+    fn is_for_readers(&self, head: &[u8]) -> Result<bool> {
+        let _ = head;
+        Ok(true)
+    }
+
+    /// A head for the payload that `head` belongs to, which those of [`readers`](Cipher::readers) can open, carrying `binding`: as long
+    /// as `head` is, where that can be. Needs what [`open`](Cipher::open) needs.
+    fn rewrap(&self, head: &[u8], binding: &[u8]) -> Result<Bytes> {
+        let _ = (head, binding);
+        Err(Error::usage("what this cipher seals is for nobody in particular"))
+    }
+
     /// Starts one object.
     fn seal(&self) -> Result<Box<dyn Seal>>;
 
@@ -57,6 +79,8 @@ pub struct Head {
     pub len: usize,
     /// The binding; `None` when the object carries none (it was not made by walarchive).
     pub binding: Option<Vec<u8>>,
+    /// What heads of the same payload have in common, and no others; `None` where nothing tells that.
+    pub payload: Option<[u8; 16]>,
 }
 
 /// One object being sealed.
@@ -67,6 +91,12 @@ pub trait Seal: Send {
     /// The length of the whole payload when its content is `plain` bytes long.
     fn sealed_len(&self, plain: u64) -> u64;
 
+    /// A value that only who knows the secret of this object's payload can give another payload for, and that anyone may see:
+    /// who signs it has signed the payload. `None` where there is no such secret.
+    fn commitment(&self) -> Result<Option<[u8; 32]>> {
+        Ok(None)
+    }
+
     /// Takes payload bytes and appends the sealed pieces that are ready to `out`.
     fn push(&mut self, plain: &[u8], out: &mut Vec<Bytes>) -> Result<()>;
 
@@ -76,6 +106,11 @@ pub trait Seal: Send {
 
 /// An object whose head was opened.
 pub trait Open: Send + Sync {
+    /// The value that [`Seal::commitment`] gave when the object was sealed.
+    fn commitment(&self) -> Option<[u8; 32]> {
+        None
+    }
+
     /// How long the payload's content is when the stored payload is `sealed` bytes long; `Damaged` when no
     /// payload can have that length.
     fn plain_len(&self, sealed: u64) -> Result<u64>;

@@ -52,7 +52,7 @@ impl Cipher for Plain {
                 "reading the head of an unencrypted object: its digest does not match its binding",
             ));
         }
-        Ok(Some(Head { len: FRAME + body.len(), binding: Some(binding.to_vec()) }))
+        Ok(Some(Head { len: FRAME + body.len(), binding: Some(binding.to_vec()), payload: None }))
     }
 
     fn open(&self, head: &[u8]) -> Result<Box<dyn Open>> {

@@ -1,5 +1,6 @@
 //! Settings in, checked objects out. Flags beat variables, variables beat the file, the file beats defaults.
 
+mod dumps;
 mod hand_over;
 mod stores;
 
@@ -10,11 +11,13 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use dumps::MailWhen;
 pub use hand_over::Variables;
 
 use crate::archive::{Archive, ClusterName, Keys, SystemId};
 use crate::behind::{Notes, Tell};
 use crate::cipher::age::{Identity, Recipient, parse_recipients, read_identity_file};
+use crate::cipher::writer::{Writer, WriterKey, parse_writers, read_writer_key_file};
 use crate::codec::{Codec, CodecSpec};
 use crate::error::{Error, Kind, Result};
 use crate::files;
@@ -47,6 +50,8 @@ settings! {
     RECIPIENTS = "encryption.recipients", "WALARCHIVE_RECIPIENTS";
     RECIPIENTS_FILE = "encryption.recipients_file", "WALARCHIVE_RECIPIENTS_FILE";
     IDENTITY_FILE = "encryption.identity_file", "WALARCHIVE_IDENTITY_FILE";
+    WRITER_KEY_FILE = "encryption.writer_key_file", "WALARCHIVE_WRITER_KEY_FILE";
+    TRUSTED_WRITERS = "encryption.trusted_writers", "WALARCHIVE_TRUSTED_WRITERS";
     DATA_DIR = "postgres.data_dir", "PGDATA";
     CONNECTION = "postgres.connection", "WALARCHIVE_CONNECTION";
     WAL_CODEC = "wal.codec", "WALARCHIVE_WAL_CODEC";
@@ -62,6 +67,40 @@ settings! {
     BACKUP_KEEP_MONTHLY = "backup.keep_monthly", "WALARCHIVE_BACKUP_KEEP_MONTHLY";
     BACKUP_KEEP_YEARLY = "backup.keep_yearly", "WALARCHIVE_BACKUP_KEEP_YEARLY";
     WAL_WINDOW = "wal.window", "WALARCHIVE_WAL_WINDOW";
+    BIN_DIR = "postgres.bin_dir", "WALARCHIVE_BIN_DIR";
+    DUMP_CODEC = "dump.codec", "WALARCHIVE_DUMP_CODEC";
+    DUMP_DATABASES = "dump.databases", "WALARCHIVE_DUMP_DATABASES";
+    DUMP_EXCLUDE = "dump.exclude", "WALARCHIVE_DUMP_EXCLUDE";
+    DUMP_FORMAT = "dump.format", "WALARCHIVE_DUMP_FORMAT";
+    DUMP_ARGUMENTS = "dump.arguments", "WALARCHIVE_DUMP_ARGUMENTS";
+    DUMP_FULL_EVERY = "dump.full_every", "WALARCHIVE_DUMP_FULL_EVERY";
+    DUMP_GLOBALS = "dump.globals", "WALARCHIVE_DUMP_GLOBALS";
+    DUMP_GLOBALS_ARGUMENTS = "dump.globals_arguments", "WALARCHIVE_DUMP_GLOBALS_ARGUMENTS";
+    DUMP_JOBS = "dump.jobs", "WALARCHIVE_DUMP_JOBS";
+    DUMP_PARALLEL_FROM = "dump.parallel_from", "WALARCHIVE_DUMP_PARALLEL_FROM";
+    DUMP_SCRATCH_DIR = "dump.scratch_dir", "WALARCHIVE_DUMP_SCRATCH_DIR";
+    DUMP_TIME_ZONE = "dump.time_zone", "WALARCHIVE_DUMP_TIME_ZONE";
+    DUMP_KEEP_LAST = "dump.keep_last", "WALARCHIVE_DUMP_KEEP_LAST";
+    DUMP_KEEP_DAILY = "dump.keep_daily", "WALARCHIVE_DUMP_KEEP_DAILY";
+    DUMP_KEEP_WEEKLY = "dump.keep_weekly", "WALARCHIVE_DUMP_KEEP_WEEKLY";
+    DUMP_KEEP_MONTHLY = "dump.keep_monthly", "WALARCHIVE_DUMP_KEEP_MONTHLY";
+    DUMP_KEEP_YEARLY = "dump.keep_yearly", "WALARCHIVE_DUMP_KEEP_YEARLY";
+    DUMP_WEEKDAY = "dump.weekday", "WALARCHIVE_DUMP_WEEKDAY";
+    DUMP_MONTHDAY = "dump.monthday", "WALARCHIVE_DUMP_MONTHDAY";
+    DUMP_EXPECT_MOUNT = "dump.expect_mount", "WALARCHIVE_DUMP_EXPECT_MOUNT";
+    DUMP_PRE_HOOK = "dump.pre_hook", "WALARCHIVE_DUMP_PRE_HOOK";
+    DUMP_POST_HOOK = "dump.post_hook", "WALARCHIVE_DUMP_POST_HOOK";
+    DUMP_MAIL_TO = "dump.mail_to", "WALARCHIVE_DUMP_MAIL_TO";
+    DUMP_MAIL = "dump.mail", "WALARCHIVE_DUMP_MAIL";
+    DUMP_SENDMAIL = "dump.sendmail", "WALARCHIVE_DUMP_SENDMAIL";
+    DRILL_SCRATCH_DIR = "drill.scratch_dir", "WALARCHIVE_DRILL_SCRATCH_DIR";
+    RESTORE_LATEST_STOP_COMMAND = "restore_latest.stop_command", "WALARCHIVE_RESTORE_LATEST_STOP_COMMAND";
+    RESTORE_LATEST_START_COMMAND = "restore_latest.start_command", "WALARCHIVE_RESTORE_LATEST_START_COMMAND";
+    RESTORE_LATEST_CHECK_SQL = "restore_latest.check_sql", "WALARCHIVE_RESTORE_LATEST_CHECK_SQL";
+    RESTORE_LATEST_PRE_HOOK = "restore_latest.pre_hook", "WALARCHIVE_RESTORE_LATEST_PRE_HOOK";
+    RESTORE_LATEST_POST_HOOK = "restore_latest.post_hook", "WALARCHIVE_RESTORE_LATEST_POST_HOOK";
+    RESTORE_LATEST_PRODUCTION_NAME = "restore_latest.production_name", "WALARCHIVE_RESTORE_LATEST_PRODUCTION_NAME";
+    RESTORE_LATEST_TIMEOUT = "restore_latest.timeout", "WALARCHIVE_RESTORE_LATEST_TIMEOUT";
     PRUNE_GRACE = "prune.grace", "WALARCHIVE_PRUNE_GRACE";
     STATE_DIR = "state_dir", "WALARCHIVE_STATE_DIR";
     STORE_ENDPOINT = "store.endpoint", "WALARCHIVE_STORE_ENDPOINT";
@@ -111,6 +150,25 @@ pub struct Settings {
     envdir: Option<PathBuf>,
     tell: Option<Arc<Tell>>,
     notes: OnceLock<Arc<Notes>>,
+}
+
+/// The settings of restores into service.
+#[derive(Debug, Clone)]
+pub struct RestoreLatest {
+    /// The shell's command that stops the server.
+    pub stop_command: Option<String>,
+    /// The one that starts it.
+    pub start_command: Option<String>,
+    /// SQL that must run without an error in the restored cluster.
+    pub check_sql: Option<String>,
+    /// A command that is run before anything is touched.
+    pub pre_hook: Option<String>,
+    /// A command that is run when all is over.
+    pub post_hook: Option<String>,
+    /// What this host is called, if it is one that nobody replaces by mistake.
+    pub production_name: Option<String>,
+    /// How long the server may take to stop, and to start and recover.
+    pub timeout: Duration,
 }
 
 /// What flags say.
@@ -253,6 +311,11 @@ impl Settings {
         self.parsed(&CLUSTER, ClusterName::default(), str::parse)
     }
 
+    /// The name of the cluster, when it is set.
+    pub fn named_cluster(&self) -> Result<Option<ClusterName>> {
+        self.parsed(&CLUSTER, None, |text| text.parse().map(Some))
+    }
+
     /// The system identifier, when it is set.
     pub fn system_id(&self) -> Result<Option<SystemId>> {
         self.parsed(&SYSTEM_ID, None, |text| text.parse().map(Some))
@@ -296,7 +359,28 @@ impl Settings {
         if recipients.is_empty() {
             recipients = identities.iter().map(Identity::recipient).collect();
         }
-        Ok(Keys { recipients, identities })
+        Ok(Keys {
+            recipients,
+            identities,
+            writer: self.writer_key()?,
+            trusted_writers: self.trusted_writers()?,
+        })
+    }
+
+    /// What signs what is written, when a file with it is set.
+    pub fn writer_key(&self) -> Result<Option<WriterKey>> {
+        self.parsed(&WRITER_KEY_FILE, None, |path| {
+            refuse_secret(path)?;
+            read_writer_key_file(Path::new(path)).map(Some)
+        })
+    }
+
+    /// Whose signatures are believed; where there are any, what none of them signed is refused.
+    pub fn trusted_writers(&self) -> Result<Vec<Writer>> {
+        self.parsed(&TRUSTED_WRITERS, Vec::new(), |text| {
+            parse_writers(text)
+                .map_err(|error| Error::usage("the trusted writers cannot be used").because(error))
+        })
     }
 
     /// The archive, opened.
@@ -385,6 +469,25 @@ impl Settings {
         self.parsed(&PRUNE_GRACE, Duration::from_secs(24 * 3600), duration)
     }
 
+    /// What is told of restores into service.
+    pub fn restore_latest(&self) -> Result<RestoreLatest> {
+        let text = |setting: &Setting| self.text(setting).map(str::to_owned);
+        Ok(RestoreLatest {
+            stop_command: text(&RESTORE_LATEST_STOP_COMMAND),
+            start_command: text(&RESTORE_LATEST_START_COMMAND),
+            check_sql: text(&RESTORE_LATEST_CHECK_SQL),
+            pre_hook: text(&RESTORE_LATEST_PRE_HOOK),
+            post_hook: text(&RESTORE_LATEST_POST_HOOK),
+            production_name: text(&RESTORE_LATEST_PRODUCTION_NAME),
+            timeout: self.parsed(&RESTORE_LATEST_TIMEOUT, Duration::from_secs(4 * 3600), duration)?,
+        })
+    }
+
+    /// Where drills restore to, when it is set.
+    pub fn drill_scratch_dir(&self) -> Option<PathBuf> {
+        self.text(&DRILL_SCRATCH_DIR).map(PathBuf::from)
+    }
+
     /// The daemontools directory that was named.
     pub fn envdir(&self) -> Option<&Path> {
         self.envdir.as_deref()
@@ -393,12 +496,17 @@ impl Settings {
 
 /// Keeps a new secret key in a file that only its owner can read. A file that is there is never touched.
 pub fn write_identity(path: &Path, identity: &Identity) -> Result<()> {
-    let text = zeroize::Zeroizing::new(format!(
-        "# created: {}\n# public key: {}\n{}\n",
-        jiff::Timestamp::now(),
-        identity.recipient(),
-        identity.to_secret_string().as_str()
-    ));
+    write_secret(path, &identity.recipient().to_string(), &identity.to_secret_string())
+}
+
+/// Keeps a writer's new secret key in a file that only its owner can read. A file that is there is never touched.
+pub fn write_writer_key(path: &Path, key: &WriterKey) -> Result<()> {
+    write_secret(path, &key.writer().to_string(), &key.to_secret_string())
+}
+
+fn write_secret(path: &Path, public: &str, secret: &str) -> Result<()> {
+    let now = jiff::Timestamp::now();
+    let text = zeroize::Zeroizing::new(format!("# created: {now}\n# public key: {public}\n{secret}\n"));
     let mut file = files::NewFile::create(path, 0o600)?;
     std::io::Write::write_all(&mut file, text.as_bytes())
         .map_err(|error| Error::io(format!("cannot write {}", path.display()), error).on(path.display()))?;
@@ -412,14 +520,15 @@ pub fn write_identity(path: &Path, identity: &Identity) -> Result<()> {
 
 /// A secret key where the name of its file belongs must not end up in messages.
 fn refuse_secret(path: &str) -> Result<()> {
-    if path.to_ascii_uppercase().contains("AGE-SECRET-KEY") {
+    if path.to_ascii_uppercase().contains("-SECRET-KEY") {
         return Err(Error::usage("a secret key stands where the name of a file belongs")
             .hint("keep the key in a file that only its owner can read, and name that file; consider this key known to others"));
     }
     Ok(())
 }
 
-fn duration(text: &str) -> Result<Duration> {
+/// A duration as settings have it: 90s, 5min, 2h, 14d, or a number of seconds.
+pub fn duration(text: &str) -> Result<Duration> {
     humantime::parse_duration(text).or_else(|_| text.parse::<u64>().map(Duration::from_secs)).map_err(|_| {
         Error::usage(format!("{text:?} is not a duration")).hint("write it like 90s, 5min, 2h or 14d")
     })

@@ -1,7 +1,7 @@
 //! Where the archive is: one store, or several as one.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::{ARCHIVE, ARCHIVE_POLICY, STATE_DIR, STORE_RETRY_BUDGET, Settings};
 use crate::behind::Notes;
@@ -20,6 +20,21 @@ impl Settings {
         self.text(&ARCHIVE).ok_or_else(|| {
             Error::usage("no archive is named").hint("set --archive, WALARCHIVE_ARCHIVE or 'archive' in the settings file, for example file:///srv/archive")
         })
+    }
+
+    /// The same settings, of another archive.
+    #[must_use]
+    pub fn with_archive(&self, url: &str) -> Settings {
+        let mut values = self.values.clone();
+        values.insert(ARCHIVE.key, (url.to_owned(), "the command line".to_owned()));
+        Settings {
+            values,
+            file: self.file.clone(),
+            variables: self.variables.clone(),
+            envdir: self.envdir.clone(),
+            tell: self.tell.clone(),
+            notes: OnceLock::new(),
+        }
     }
 
     /// How the store is used, with this patience.

@@ -90,7 +90,7 @@ pub async fn all(archive: &Archive, notes: &Notes, progress: &dyn Progress) -> C
 /// Objects of different length may be one content that was sealed twice. The first copy that has it is the measure.
 async fn same_content(state: &CopyState, sources: &[(String, Archive)], key: &str) -> Result<()> {
     for (name, source) in sources.iter().filter(|(name, _)| *name != state.name) {
-        match state.archive.bring(source, key).await {
+        match state.archive.bring(source, key, None).await {
             Err(error) if error.kind() == Kind::Absent => {}
             brought => {
                 return brought.map(drop).map_err(|error| error.during(format!("compared with {name}")));
@@ -162,7 +162,7 @@ impl Target<'_> {
 async fn bring(name: &str, target: &Archive, sources: &[(String, Archive)], key: &str) -> Result<Brought> {
     let mut failed = None;
     for (other, source) in sources.iter().filter(|(other, _)| other != name) {
-        match target.bring(source, key).await {
+        match target.bring(source, key, None).await {
             Ok(brought) => return Ok(brought),
             Err(error) if error.kind() == Kind::Absent => {
                 failed = failed.or(Some(error));

@@ -3,14 +3,13 @@
 use std::io::Write;
 use std::path::Path;
 
-use crate::archive::{Archive, Catalog, ObjectKind, Taker};
+use crate::archive::{Archive, Catalog, ObjectKind, Taker, WalLook};
 use crate::crossing::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::files::NewFile;
-use crate::wal::{LongHeader, SegmentName, TimelineHistory, WalName, check_segment};
+use crate::wal::WalName;
 
 const LARGEST_SEGMENT: u64 = 1 << 30;
-const FIRST_PAGE: usize = 8192;
 /// History files and backup history files are a few lines.
 const TEXT_MAX: u64 = 1 << 20;
 
@@ -23,15 +22,16 @@ pub async fn fetch(catalog: &Catalog, name: &WalName, dest: &Path) -> Result<u64
         WalName::Segment(_) | WalName::Partial(_) => LARGEST_SEGMENT,
         WalName::History(_) | WalName::Backup { .. } => TEXT_MAX,
     };
+    let system = catalog.place.system().ok_or_else(|| Error::bug("WAL was asked of a place without it"))?;
     // Each mirror that is tried begins a file of its own.
     let land = |copy: Archive| {
-        let (key, name, system) = (key.as_str(), *name, catalog.place.system.0);
+        let (key, name, system) = (key.as_str(), *name, system);
         async move {
             let dest = dest.to_owned();
             let file = blocking(move || NewFile::create(&dest, 0o600)).await?;
-            let landing = Landing { file, len: 0, start: Vec::new() };
+            let landing = Landing { file, look: WalLook::default() };
             let (landing, _) = copy.read(key, ObjectKind::Wal, limit, landing).await?;
-            landing.prove(&name, system).map_err(|error| error.on(key))?;
+            landing.look.prove(&name, system).map_err(|error| error.on(key))?;
             Ok(landing)
         }
     };
@@ -44,7 +44,7 @@ pub async fn fetch(catalog: &Catalog, name: &WalName, dest: &Path) -> Result<u64
         Err(error) => return Err(error.during(format!("fetching {name}"))),
     };
     blocking(move || {
-        let len = landing.len;
+        let len = landing.look.seen();
         landing.file.publish()?;
         Ok(len)
     })
@@ -54,45 +54,12 @@ pub async fn fetch(catalog: &Catalog, name: &WalName, dest: &Path) -> Result<u64
 /// The file that is being written, and its beginning.
 struct Landing {
     file: NewFile,
-    len: u64,
-    start: Vec<u8>,
+    look: WalLook,
 }
 
 impl Taker for Landing {
     fn take(&mut self, plain: &[u8]) -> Result<()> {
-        let wanted = (TEXT_MAX as usize).saturating_sub(self.start.len());
-        self.start.extend_from_slice(&plain[..wanted.min(plain.len())]);
-        self.len += plain.len() as u64;
+        self.look.take(plain);
         self.file.write_all(plain).map_err(|error| Error::io("cannot write the fetched file", error))
     }
-}
-
-impl Landing {
-    fn prove(&self, name: &WalName, system: u64) -> Result<()> {
-        match name {
-            WalName::Segment(segment) | WalName::Partial(segment) => {
-                prove_segment(segment, &self.start, self.len, system)
-            }
-            WalName::History(timeline) => {
-                let parsed = TimelineHistory::parse(*timeline, &self.start);
-                parsed
-                    .map(drop)
-                    .map_err(|error| Error::damaged("it is not a timeline history").because(error))
-            }
-            WalName::Backup { .. } => Ok(()),
-        }
-    }
-}
-
-fn prove_segment(segment: &SegmentName, start: &[u8], len: u64, system: u64) -> Result<()> {
-    let page = start.get(..FIRST_PAGE.min(start.len())).unwrap_or_default();
-    let header: LongHeader = check_segment(segment, page, len)
-        .map_err(|error| Error::damaged("the stored segment is not what its name says").because(error))?;
-    if header.system_id != system {
-        return Err(Error::damaged(format!(
-            "the stored segment belongs to the cluster with system identifier {}, not {system}",
-            header.system_id
-        )));
-    }
-    Ok(())
 }

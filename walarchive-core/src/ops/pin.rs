@@ -1,20 +1,21 @@
-//! Backups that retention leaves alone.
+//! Backups and dumps that retention leaves alone.
 
-use crate::archive::{BackupId, Catalog, ObjectKind};
+use crate::archive::{BackupId, Catalog};
 use crate::codec::CodecSpec;
 use crate::error::Result;
 
-/// Pins a backup; one that is pinned already stays so.
-pub async fn pin(catalog: &Catalog, id: &BackupId) -> Result<()> {
-    catalog.backup(id).await?;
-    let note = format!("{{\"pinned\":\"{id}\"}}\n");
-    let content = move |sink: crate::codec::PlainSink<'_>| sink(note.as_bytes());
-    let key = catalog.place.pin(id);
-    catalog.archive.put(&key, ObjectKind::Pin, CodecSpec::default().build(), content).await.map(drop)
+async fn exists(catalog: &Catalog, id: &BackupId) -> Result<()> {
+    if catalog.exists(id).await? { Ok(()) } else { Err(catalog.place.no_such(id)) }
 }
 
-/// Takes a backup's pin away, if it has one.
+/// Pins a backup or a dump; one that is pinned already stays so.
+pub async fn pin(catalog: &Catalog, id: &BackupId) -> Result<()> {
+    exists(catalog, id).await?;
+    catalog.pin(id, CodecSpec::default().build()).await
+}
+
+/// Takes a pin away, if there is one.
 pub async fn unpin(catalog: &Catalog, id: &BackupId) -> Result<()> {
-    catalog.backup(id).await?;
+    exists(catalog, id).await?;
     catalog.archive.storage().delete(&catalog.place.pin(id)).await
 }

@@ -68,7 +68,7 @@ impl Push {
             .await
             .map_err(|error| error.on(file.path.display()))?;
         let system = checked.system;
-        let place = Place { cluster: self.cluster.clone(), system };
+        let place = Place::of_system(self.cluster.clone(), system);
         let key = place.wal(&file.name);
         match self.store(&key, checked.reopen()?).await {
             Ok(stored) => Ok(Pushed { key, system, stored }),

@@ -1,13 +1,13 @@
 //! What WAL is stored, and what is missing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::archive::{Backup, Catalog, ObjectKind, StoredWal};
+use crate::archive::{Catalog, Histories, ObjectKind, StoredWal};
 use crate::error::{Error, Kind, Result};
 use crate::wal::coverage::{self, Stored};
-use crate::wal::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalName, last_segno_before};
+use crate::wal::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalName};
 
 /// The WAL of one cluster.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -54,133 +54,17 @@ pub struct TimelineSummary {
 
 /// Lists the WAL of the cluster. Needs one listing, one look at a segment, and the timeline history files.
 pub async fn list(catalog: &Catalog) -> Result<WalList> {
-    let wal = catalog.wal().await?;
-    let mut problems = Vec::new();
-    let size = segment_size(catalog, &wal).await?;
-    let histories = histories(catalog, &wal, &mut problems).await;
-    problems.extend(wal.without_history().map(no_history));
-    let timelines = match size {
-        Some(size) => {
-            let stored = continuous(catalog, &wal, &histories, size).await?;
-            summaries(&wal, &stored, &histories, size)?
-        }
+    let past = catalog.past().await?;
+    let timelines = match past.size {
+        Some(size) => summaries(&past.wal, &past.continuous, &past.histories, size)?,
         None => Vec::new(),
     };
-    let segment_size = size.map(SegmentSize::bytes);
-    Ok(WalList { timelines, segment_size, stored_bytes: wal.stored_bytes, problems })
-}
-
-/// How many segments are asked for the segment size, when the newest ones are damaged.
-const ASKED: usize = 5;
-
-/// The segment size of the cluster, from the length of the newest stored segment that tells it.
-pub async fn segment_size(catalog: &Catalog, wal: &StoredWal) -> Result<Option<SegmentSize>> {
-    let mut segments: Vec<_> = wal.segments.values().flatten().chain(&wal.partials).collect();
-    segments.sort();
-    let mut damaged = None;
-    for segment in segments.into_iter().rev().take(ASKED) {
-        match length_of(catalog, wal, segment).await {
-            Ok(size) => return Ok(Some(size)),
-            Err(error) if error.kind() == Kind::Damaged => damaged = damaged.or(Some(error)),
-            Err(error) => return Err(error),
-        }
-    }
-    damaged.map_or(Ok(None), Err)
-}
-
-async fn length_of(catalog: &Catalog, wal: &StoredWal, segment: &SegmentName) -> Result<SegmentSize> {
-    let name = match wal.partials.contains(segment) {
-        true => WalName::Partial(*segment),
-        false => WalName::Segment(*segment),
-    };
-    let key = catalog.place.wal(&name);
-    let outside = catalog.archive.look_at(&key, ObjectKind::Wal).await?;
-    let bytes =
-        outside.binding.plain.ok_or_else(|| Error::damaged("a segment does not say its length").on(&key))?;
-    SegmentSize::new(bytes)
-        .map_err(|error| Error::damaged("a stored segment has an impossible length").because(error).on(&key))
-}
-
-/// What it means that the archive lacks a timeline's history file.
-fn no_history(timeline: TimelineId) -> String {
-    let name = WalName::History(timeline);
-    format!(
-        "timeline {timeline} has WAL, but {name} is not in the archive: no restore finds its way there; \
-         on the server that made it, 'walarchive wal push pg_wal/{name}'"
-    )
-}
-
-type Histories = BTreeMap<TimelineId, TimelineHistory>;
-
-async fn histories(catalog: &Catalog, wal: &StoredWal, problems: &mut Vec<String>) -> Histories {
-    let mut histories = Histories::new();
-    for timeline in &wal.histories {
-        match catalog.history(*timeline).await {
-            Ok(history) => drop(histories.insert(*timeline, history)),
-            Err(error) if error.kind() == Kind::Key => {
-                problems.push(
-                    "branch points are not shown: reading timeline histories needs an identity".to_owned(),
-                );
-                break;
-            }
-            Err(error) => problems.push(error.story()),
-        }
-    }
-    histories
-}
-
-/// What is stored, but for what single backups alone need: retention has taken what was behind it, and nothing is missing
-/// there. Without an identity that cannot be told.
-async fn continuous(
-    catalog: &Catalog,
-    wal: &StoredWal,
-    histories: &Histories,
-    size: SegmentSize,
-) -> Result<Stored> {
-    let stored = wal.by_number(size);
-    let ranges = coverage::timeline_ranges(&stored, histories, size);
-    if ranges.iter().all(|range| range.missing_count == 0) {
-        return Ok(stored);
-    }
-    match catalog.sound_backups().await {
-        Ok((backups, _)) => Ok(without_islands(stored, &backups, histories, size)),
-        Err(error) if error.kind() == Kind::Key => Ok(stored),
-        Err(error) => Err(error),
-    }
-}
-
-fn without_islands(
-    mut stored: Stored,
-    backups: &[Backup],
-    histories: &Histories,
-    size: SegmentSize,
-) -> Stored {
-    let needed = |timeline: TimelineId, segno: u64| {
-        backups.iter().any(|backup| {
-            let facts = &backup.facts;
-            let own = facts.timeline == timeline.get()
-                || TimelineId::new(facts.timeline)
-                    .ok()
-                    .and_then(|own| histories.get(&own))
-                    .is_some_and(|line| line.contains(timeline));
-            own && (facts.start_lsn.segno(size)..=last_segno_before(facts.stop_lsn, size)).contains(&segno)
-        })
-    };
-    let newest = stored.keys().max().copied();
-    for (timeline, segments) in &mut stored {
-        let mut runs: Vec<Vec<u64>> = Vec::new();
-        for segno in segments.iter() {
-            match runs.last_mut() {
-                Some(run) if run.last().is_some_and(|last| last + 1 == *segno) => run.push(*segno),
-                _ => runs.push(vec![*segno]),
-            }
-        }
-        // The WAL of today is never an island.
-        let today = if Some(*timeline) == newest { runs.pop() } else { None };
-        runs.retain(|run| !run.iter().all(|segno| needed(*timeline, *segno)));
-        *segments = runs.into_iter().chain(today).flatten().collect();
-    }
-    stored
+    Ok(WalList {
+        timelines,
+        segment_size: past.size.map(SegmentSize::bytes),
+        stored_bytes: past.wal.stored_bytes,
+        problems: past.problems.iter().map(Error::story).collect(),
+    })
 }
 
 fn summaries(

@@ -9,4 +9,4 @@ mod writer;
 
 pub use open::Opener;
 pub use seal::Sealer;
-pub use writer::ObjectWriter;
+pub use writer::{ObjectWriter, Written};

@@ -15,6 +15,8 @@ pub struct SealedFacts {
     pub stored: u64,
     /// BLAKE3 of the payload, when the cipher does not authenticate it.
     pub sum: Option<String>,
+    /// [`Seal::commitment`]
+    pub commitment: Option<[u8; 32]>,
 }
 
 /// Compresses and seals one object as its bytes come, and makes its head last.
@@ -69,6 +71,7 @@ impl Sealer {
             plain: plain_len,
             stored: seal.sealed_len(content_len + content.len() as u64),
             sum: sum.map(|sum| sum.finalize().to_hex().to_string()),
+            commitment: seal.commitment()?,
         };
         pieces[0] = seal.head(&binding(facts)?)?;
         seal.finish(&mut pieces)?;

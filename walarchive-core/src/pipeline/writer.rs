@@ -16,6 +16,15 @@ enum Message {
     End(Vec<Bytes>),
 }
 
+/// An object that was written.
+#[derive(Debug, Clone, Copy)]
+pub struct Written {
+    /// Stored bytes.
+    pub stored: u64,
+    /// BLAKE3 of the stored bytes, if it was asked for.
+    pub digest: Option<blake3::Hash>,
+}
+
 /// Seals content as it comes and sends it on, parts being stored while the next is made. Dropped without
 /// [`finish`](ObjectWriter::finish), it leaves no object. What fits into one part is stored by one request.
 ///
@@ -23,6 +32,7 @@ enum Message {
 /// writers together.
 pub struct ObjectWriter {
     seal: Box<dyn Seal>,
+    digest: Option<blake3::Hasher>,
     pieces: Vec<Bytes>,
     held: usize,
     stored: u64,
@@ -45,6 +55,7 @@ impl ObjectWriter {
         let parts = storage.parts();
         ObjectWriter {
             seal,
+            digest: None,
             held: head.len(),
             stored: 0,
             pieces: vec![head],
@@ -55,11 +66,17 @@ impl ObjectWriter {
         }
     }
 
+    /// Digests what is stored. Called before anything is written.
+    pub fn digest(&mut self) {
+        self.digest = Some(blake3::Hasher::new());
+        count(&self.pieces, &mut self.digest);
+    }
+
     /// Takes the next content.
     pub fn write(&mut self, content: &[u8]) -> Result<()> {
         let before = self.pieces.len();
         self.seal.push(content, &mut self.pieces)?;
-        self.held += self.pieces.iter().skip(before).map(Bytes::len).sum::<usize>();
+        self.held += count(self.pieces.get(before..).unwrap_or_default(), &mut self.digest);
         while self.held >= self.parts.size {
             let part = self.take(self.parts.size);
             self.send(part)?;
@@ -67,19 +84,20 @@ impl ObjectWriter {
         Ok(())
     }
 
-    /// Ends the object: it is visible and durable then. Gives its stored size.
-    pub fn finish(mut self) -> Result<u64> {
+    /// Ends the object: it is visible and durable then.
+    pub fn finish(mut self) -> Result<Written> {
         let before = self.pieces.len();
         let seal = self.seal;
         seal.finish(&mut self.pieces)?;
-        self.held += self.pieces.iter().skip(before).map(Bytes::len).sum::<usize>();
+        self.held += count(self.pieces.get(before..).unwrap_or_default(), &mut self.digest);
+        let digest = self.digest.map(|digest| digest.finalize());
         let stored = self.stored + self.held as u64;
         let rest = self.pieces;
         let sent = self.messages.blocking_send(Message::End(rest));
         let ended = flatten(self.bridge.wait(self.upload));
         ended?;
         sent.map_err(|_| Error::bug("an upload ended before its last part"))?;
-        Ok(stored)
+        Ok(Written { stored, digest })
     }
 
     /// The first `len` of the held bytes.
@@ -116,6 +134,16 @@ impl ObjectWriter {
             Ok(()) => Err(Error::bug("an upload ended before its last part")),
         }
     }
+}
+
+/// The bytes of new pieces, digested if that is asked for.
+fn count(pieces: &[Bytes], digest: &mut Option<blake3::Hasher>) -> usize {
+    if let Some(digest) = digest {
+        for piece in pieces {
+            digest.update(piece);
+        }
+    }
+    pieces.iter().map(Bytes::len).sum()
 }
 
 /// The right to have one more part on its way.

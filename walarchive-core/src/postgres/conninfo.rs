@@ -8,6 +8,8 @@ use postgres::config::Host;
 use postgres::{Client, Config, NoTls};
 use zeroize::Zeroizing;
 
+use super::libpq::{self, Variables};
+use super::postmaster::Place;
 use crate::error::{Error, Kind, Result};
 use crate::files;
 
@@ -19,6 +21,7 @@ const PASSWORD_FILE_MAX: u64 = 1 << 20;
 #[derive(Clone, Default)]
 pub struct ConnInfo {
     text: Option<Zeroizing<String>>,
+    place: Option<Place>,
 }
 
 impl std::fmt::Debug for ConnInfo {
@@ -34,7 +37,45 @@ fn variable(name: &str) -> Option<String> {
 impl ConnInfo {
     /// From a connection string or URI; `None` leaves everything to the environment.
     pub fn new(text: Option<String>) -> ConnInfo {
-        ConnInfo { text: text.map(Zeroizing::new) }
+        ConnInfo { text: text.map(Zeroizing::new), place: None }
+    }
+
+    /// The same to a server that listens there, for libpq's own programs. None where a service file says where to connect: that
+    /// counts for more.
+    pub fn at(&self, place: Place) -> Option<ConnInfo> {
+        let here = ConnInfo { place: Some(place), ..self.clone() };
+        let has_service = here.variables().ok()?.iter().any(|(name, _)| *name == "PGSERVICE");
+        (!has_service && variable("PGSERVICE").is_none()).then_some(here)
+    }
+
+    /// The connection as variables for libpq's own programs, which find out the rest as they always do: service files,
+    /// password files, peer authentication, TLS.
+    pub(super) fn variables(&self) -> Result<Variables> {
+        let mut found = match &self.text {
+            Some(text) => libpq::variables(text)?,
+            None => Vec::new(),
+        };
+        if let Some(place) = &self.place {
+            let is_elsewhere = |name: &str| matches!(name, "PGHOST" | "PGHOSTADDR" | "PGPORT");
+            found.retain(|(name, _)| !is_elsewhere(name));
+            // An address that is inherited would count for more than the host.
+            let here = [
+                ("PGHOST", place.host.clone()),
+                ("PGPORT", place.port.to_string()),
+                ("PGHOSTADDR", String::new()),
+            ];
+            found.extend(here.map(|(name, value)| (name, Zeroizing::new(value))));
+        }
+        let names = |known: &str| found.iter().any(|(name, _)| *name == known) || variable(known).is_some();
+        let is_found = names("PGHOST") || names("PGHOSTADDR") || names("PGSERVICE");
+        let has_database = names("PGDATABASE");
+        if !is_found {
+            found.push(("PGHOST", Zeroizing::new(default_host())));
+        }
+        if !has_database {
+            found.push(("PGDATABASE", Zeroizing::new("postgres".to_owned())));
+        }
+        Ok(found)
     }
 
     fn config(&self) -> Result<Config> {

@@ -112,19 +112,25 @@ fn is_alive(pid: i32) -> bool {
     test.is_some_and(|test| test != Err(rustix::io::Errno::SRCH))
 }
 
-/// What of other users' processes cannot be seen is passed over.
 fn working_in(data_dir: &Path) -> Option<i32> {
     let place = fs::canonicalize(data_dir).ok()?;
-    let works_there = |process: &Path| {
+    servers_where(|cwd| cwd == place).next()
+}
+
+/// Processes called `postgres` that work in a directory, or below it.
+pub fn servers_below(dir: &Path) -> Vec<i32> {
+    fs::canonicalize(dir).map(|dir| servers_where(|cwd| cwd.starts_with(&dir)).collect()).unwrap_or_default()
+}
+
+/// What of other users' processes cannot be seen is passed over.
+fn servers_where(works_there: impl Fn(&Path) -> bool) -> impl Iterator<Item = i32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    processes.filter_map(move |process| {
+        let pid: i32 = process.file_name()?.to_str()?.parse().ok()?;
         let is_postgres = fs::read(process.join("comm")).is_ok_and(|name| name.starts_with(b"postgres"));
-        is_postgres && fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == place)
-    };
-    let processes = fs::read_dir("/proc").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut numbered = processes.filter_map(|path| {
-        let pid: i32 = path.file_name()?.to_str()?.parse().ok()?;
-        Some((pid, path))
-    });
-    numbered.find(|(_, path)| works_there(path)).map(|(pid, _)| pid)
+        let works = is_postgres && fs::read_link(process.join("cwd")).is_ok_and(|cwd| works_there(&cwd));
+        works.then_some(pid)
+    })
 }
 
 /// A directory or file to be copied.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 pub use file::FileSource;
-pub use ready::ReadySource;
+pub use ready::{ReadySource, Waiting, waiting};
 
 use crate::error::Result;
 use crate::wal::WalName;

@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use super::{WalFile, WalSource};
 use crate::crossing::blocking;
@@ -21,6 +22,27 @@ impl ReadySource {
     pub fn new(data_dir: &Path) -> ReadySource {
         ReadySource { pg_wal: data_dir.join("pg_wal"), waiting: None }
     }
+}
+
+/// Files that wait to be archived.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// How many.
+    pub files: u64,
+    /// Since when the first of them waits; by the server's file system.
+    pub since: Option<Timestamp>,
+}
+
+/// Looks at what `pg_wal/archive_status` of a data directory lists as ready.
+pub fn waiting(data_dir: &Path) -> Result<Waiting> {
+    let pg_wal = data_dir.join("pg_wal");
+    let names = look(&pg_wal)?;
+    let since = names.iter().filter_map(|name| {
+        let ready = pg_wal.join("archive_status").join(format!("{name}.ready"));
+        let changed = std::fs::metadata(ready).and_then(|meta| meta.modified()).ok()?;
+        Timestamp::try_from(changed).ok()
+    });
+    Ok(Waiting { files: names.len() as u64, since: since.min() })
 }
 
 fn look(pg_wal: &Path) -> Result<VecDeque<WalName>> {

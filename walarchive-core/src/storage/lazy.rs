@@ -51,6 +51,10 @@ impl Storage for Lazy {
         self.store().await?.upload(key).await
     }
 
+    async fn replace(&self, key: &str) -> Result<Box<dyn Upload>> {
+        self.store().await?.replace(key).await
+    }
+
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Part> {
         self.store().await?.get(key, range).await
     }

@@ -97,6 +97,12 @@ impl Storage for Limited {
         Ok(Box::new(LimitedUpload { upload, limits: self.limits.clone() }))
     }
 
+    async fn replace(&self, key: &str) -> Result<Box<dyn Upload>> {
+        let _permit = self.limits.enter(0).await?;
+        let upload = self.store.replace(key).await?;
+        Ok(Box::new(LimitedUpload { upload, limits: self.limits.clone() }))
+    }
+
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Part> {
         let _permit = self.limits.enter(0).await?;
         let part = self.store.get(key, range).await?;

@@ -65,8 +65,14 @@ impl LocalStorage {
         blocking(move || root.check()).await
     }
 
+    /// An object's absence, or why it is not proven.
+    async fn really(&self, key: &str, absent: Error) -> Error {
+        let (root, name) = (self.root.clone(), key.to_owned());
+        blocking(move || root.prove_absent(&name)).await.err().unwrap_or(absent)
+    }
+
     /// Whether `result` can be believed: an error may come from a root that is gone.
-    async fn read<T>(&self, result: Result<T>) -> Result<T> {
+    async fn read<T>(&self, key: &str, result: Result<T>) -> Result<T> {
         let error = match result {
             Ok(value) => return Ok(value),
             Err(error) => error,
@@ -76,9 +82,10 @@ impl LocalStorage {
         if io_cause(&error).is_some_and(|cause| cause.kind() == io::ErrorKind::NotADirectory) {
             let message = error.to_string();
             let object = error.object().unwrap_or_default().to_owned();
-            return Err(Error::new(Kind::Absent, message).on(object).because(error));
+            let absent = Error::new(Kind::Absent, message).on(object).because(error);
+            return Err(self.really(key, absent).await);
         }
-        Err(error)
+        Err(if error.kind() == Kind::Absent { self.really(key, error).await } else { error })
     }
 }
 
@@ -127,12 +134,19 @@ impl Storage for LocalStorage {
         Ok(Box::new(LocalUpload { upload, root: self.root.clone() }))
     }
 
+    async fn replace(&self, key: &str) -> Result<Box<dyn Upload>> {
+        self.upload(key).await
+    }
+
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Part> {
-        self.read(self.objects.get(key, range).await).await
+        key::object(key)?;
+        let (root, name) = (self.root.clone(), key.to_owned());
+        blocking(move || root.check_file(&name)).await?;
+        self.read(key, self.objects.get(key, range).await).await
     }
 
     async fn size(&self, key: &str) -> Result<u64> {
-        self.read(self.objects.size(key).await).await
+        self.read(key, self.objects.size(key).await).await
     }
 
     fn list(&self, prefix: &str) -> BoxStream<'static, Result<Entry>> {

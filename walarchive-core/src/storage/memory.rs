@@ -39,6 +39,10 @@ impl Storage for MemoryStorage {
         self.0.upload(key).await
     }
 
+    async fn replace(&self, key: &str) -> Result<Box<dyn Upload>> {
+        self.0.replace(key).await
+    }
+
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Part> {
         self.0.get(key, range).await
     }

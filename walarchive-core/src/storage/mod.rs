@@ -32,6 +32,7 @@ pub use local::LocalStorage;
 pub use memory::MemoryStorage;
 pub use mirrors::{Check, Mirrors, Policy, Witness};
 pub use open::{Mirrored, create, create_mode, open, open_mirrors, shown};
+pub(crate) use options::bytes;
 pub use options::{CreateMode, StoreOptions};
 pub use sftp::{SftpOptions, SftpStorage};
 pub(crate) use steady::is_stored;
@@ -87,6 +88,13 @@ pub trait Storage: Send + Sync + Debug {
     /// Starts a large object, given part by part. `key` must be fresh (contain a new id): the last of two
     /// uploads of one key would win.
     async fn upload(&self, key: &str) -> Result<Box<dyn Upload>>;
+
+    /// Starts what is to take an object's place, given part by part: until `Upload::finish` returns success there is the old
+    /// object, or already the new one. Only heads are ever changed, for other readers of the same payload. `Usage` where the store
+    /// cannot do that in one step.
+    async fn replace(&self, key: &str) -> Result<Box<dyn Upload>> {
+        Err(Error::usage("this store cannot put an object in another one's place in one step").on(key))
+    }
 
     /// Reads the bytes of `range`, clipped to the object's end; empty when the object ends before it.
     /// `None` reads the whole object.

@@ -102,6 +102,10 @@ impl Storage for Objects {
         Ok(Box::new(ObjectUpload { key: key.to_owned(), turn }))
     }
 
+    async fn replace(&self, key: &str) -> Result<Box<dyn Upload>> {
+        self.upload(key).await
+    }
+
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Part> {
         let path = self.root.object(key)?;
         let range = range.map(|range| range.start.min(FARTHEST)..range.end.min(FARTHEST));

@@ -178,7 +178,7 @@ fn between(name: &str, value: &str, least: usize, most: usize) -> Result<usize> 
 }
 
 /// A number of bytes with an optional unit: `8MiB`, `500k`, `1G`; powers of 1024 all.
-fn bytes(name: &str, value: &str) -> Result<u64> {
+pub(crate) fn bytes(name: &str, value: &str) -> Result<u64> {
     let end = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
     let (number, unit) = value.split_at(end);
     let shift = match unit.trim().to_ascii_lowercase().as_str() {

@@ -91,10 +91,53 @@ impl Root {
         Ok(())
     }
 
+    /// Refuses to remove what lies behind a link: that may be anywhere.
+    fn refuse_links(&self, key: &str) -> Result<()> {
+        let mut directory = self.path.clone();
+        for segment in key.split('/') {
+            directory.push(segment);
+            if fs::symlink_metadata(&directory).is_ok_and(|found| found.is_symlink()) {
+                let message = format!("nothing is removed behind the symbolic link {}", directory.display());
+                return Err(Error::new(Kind::Local, message)
+                    .on(key)
+                    .hint("nothing of this program makes links in an archive: replace it by what it leads to, or remove it"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses to believe that there is no object where a link leads nowhere.
+    pub(super) fn prove_absent(&self, key: &str) -> Result<()> {
+        let mut path = self.path.clone();
+        for segment in key.split('/') {
+            path.push(segment);
+            let Ok(found) = fs::symlink_metadata(&path) else { return Ok(()) };
+            if found.is_symlink() && fs::metadata(&path).is_err() {
+                let message = format!("the symbolic link {} leads nowhere", path.display());
+                return Err(Error::new(Kind::Unreachable, message)
+                    .on(key)
+                    .hint("is what it leads to mounted?"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses what is there and is no file: opening it might wait for ever.
+    pub(super) fn check_file(&self, key: &str) -> Result<()> {
+        let path = self.path.join(key);
+        match fs::metadata(&path) {
+            Ok(found) if !found.is_file() && !found.is_dir() => {
+                Err(Error::damaged(format!("{} is not a file", path.display())).on(key))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Removes an object durably; its directories stay.
     pub(super) fn remove_object(&self, key: &str) -> Result<()> {
         use io::ErrorKind as Io;
         self.check()?;
+        self.refuse_links(key)?;
         let path = self.path.join(key);
         let removed = match fs::remove_file(&path) {
             Err(source) if matches!(source.kind(), Io::NotFound | Io::NotADirectory | Io::IsADirectory) => {
@@ -114,6 +157,7 @@ impl Root {
     /// Removes the directories at and below `prefix` that hold nothing.
     pub(super) fn tidy(&self, prefix: &str) -> Result<()> {
         self.check()?;
+        self.refuse_links(prefix)?;
         walk::remove_empty(&self.path.join(prefix))
             .map_err(|source| failed_io("removing the empty directory", prefix, source))
     }

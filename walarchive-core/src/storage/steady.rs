@@ -60,6 +60,11 @@ impl Storage for Steady {
         Ok(Box::new(SteadyUpload { upload, patience: self.patience.clone() }))
     }
 
+    async fn replace(&self, key: &str) -> Result<Box<dyn Upload>> {
+        let upload = self.patience.run(|| self.store.replace(key)).await?;
+        Ok(Box::new(SteadyUpload { upload, patience: self.patience.clone() }))
+    }
+
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Part> {
         self.patience.run(|| self.store.get(key, range.clone())).await
     }

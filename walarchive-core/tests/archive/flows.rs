@@ -88,12 +88,22 @@ fn the_same_content_again_changes_nothing() {
                     assert!(again.was_there() && again.key == first.key);
                     assert_eq!(again.stored.digest, first.stored.digest);
                     let calls = bench.store.take_calls();
-                    assert_eq!(calls, ["create", "get"].map(|call| format!("{call} {}", first.key)));
+                    // Whoever can read what is there reads it: the head alone proves no content.
+                    assert_eq!(
+                        calls,
+                        ["create", "get", "get", "get"].map(|call| format!("{call} {}", first.key))
+                    );
                 }
+                let mut damaged = stored.to_vec();
+                let last = damaged.len() - 1;
+                damaged[last] ^= 1;
+                bench.store.set(Trouble::Lies(Box::new(move |_, _| damaged.clone().into())));
+                refused(bench.push("zstd:1", text, &content).await, Kind::Damaged, "damaged behind its head");
+                bench.store.set(Trouble::None);
                 // Hosts that only write hold no identity, and recipients change.
                 let other = Identity::generate().unwrap().recipient();
                 let recipients = bench.identity.iter().map(|_| other.clone()).collect();
-                let writer = bench.with_keys(Keys { recipients, identities: vec![] }).await;
+                let writer = bench.with_keys(Keys { recipients, ..Keys::default() }).await;
                 let path = bench.file(text, &content);
                 let again = push_path(&pusher(&writer, "lz4:1"), &path).await.unwrap();
                 assert!(again.was_there());

@@ -78,7 +78,7 @@ fn what_no_key_opens_says_so() {
         bench.push("zstd:1", HISTORY, HISTORY_TEXT).await.unwrap();
         let stranger = Identity::generate().unwrap();
         for identities in [vec![], vec![stranger]] {
-            let archive = bench.with_keys(Keys { recipients: vec![], identities }).await;
+            let archive = bench.with_keys(Keys { identities, ..Keys::default() }).await;
             for text in [SEGMENT, HISTORY] {
                 refused(fetch_from(&catalog(&archive), text).await, Kind::Key, "no key fits");
             }
@@ -108,6 +108,7 @@ fn content_that_is_not_what_its_name_says_is_damaged() {
                 let put = move |sink: walarchive_core::codec::PlainSink<'_>| sink(&content);
                 bench.archive.put(&key, ObjectKind::Wal, codec("zstd:1"), put).await.unwrap();
                 refused(bench.fetch(text).await, Kind::Damaged, text);
+                refused(bench.archive.prove(&key, None).await, Kind::Damaged, text);
                 bench.store.delete(&key).await.unwrap();
             }
         }

@@ -11,4 +11,6 @@ mod manifests;
 mod mirrors;
 mod race;
 mod recorder;
+mod rotation;
 mod support;
+mod writers;

@@ -405,7 +405,7 @@ fn listings_are_the_union_and_say_what_is_left_out() {
 fn nothing_is_pruned_without_all_mirrors() {
     run(async {
         let several = Several::new(2).await;
-        let place = Place { cluster: "main".parse().unwrap(), system: SystemId(SYSTEM) };
+        let place = Place::of_system("main".parse().unwrap(), SystemId(SYSTEM));
         let now: Timestamp = "2026-05-10T12:00:00Z".parse().unwrap();
         let id: BackupId = "20260101T000000Z-00000001".parse().unwrap();
         let pack = place.pack(&PackName { backup: id.clone(), number: 0 });
@@ -596,11 +596,11 @@ fn what_differs_or_is_damaged_is_never_copied() {
         let (one, two) = (several.alone(0).await, several.alone(1).await);
 
         damage(&several.stores[0]);
-        refused(two.bring(&one, &key).await, Kind::Damaged, "a damaged source");
+        refused(two.bring(&one, &key, None).await, Kind::Damaged, "a damaged source");
         assert!(!several.has(1, &key).await);
         several.stores[0].set(Trouble::None);
-        assert!(matches!(two.bring(&one, &key).await.unwrap(), Brought::New(_)));
-        assert_eq!(two.bring(&one, &key).await.unwrap(), Brought::There);
+        assert!(matches!(two.bring(&one, &key, None).await.unwrap(), Brought::New(_)));
+        assert_eq!(two.bring(&one, &key, None).await.unwrap(), Brought::There);
         assert_eq!(
             several.stores[0].get(&key, None).await.unwrap().bytes,
             several.stores[1].get(&key, None).await.unwrap().bytes

@@ -91,6 +91,11 @@ impl Storage for Recorder {
         self.inner.upload(key).await
     }
 
+    async fn replace(&self, key: &str) -> Result<Box<dyn Upload>> {
+        self.note("replace", key)?;
+        self.inner.replace(key).await
+    }
+
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Part> {
         self.note("get", key)?;
         let whole = self.inner.get(key, None).await?.bytes;

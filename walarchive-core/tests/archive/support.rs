@@ -177,11 +177,12 @@ pub fn keys(identity: Option<&Identity>) -> Keys {
     Keys {
         recipients: identity.iter().map(|identity| identity.recipient()).collect(),
         identities: identity.iter().map(|identity| copy(identity)).collect(),
+        ..Keys::default()
     }
 }
 
 pub fn place() -> Place {
-    Place { cluster: "main".parse().unwrap(), system: SystemId(SYSTEM) }
+    Place::of_system("main".parse().unwrap(), SystemId(SYSTEM))
 }
 
 pub fn catalog(archive: &Archive) -> Catalog {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::facts::Facts;
+use super::facts::{Facts, FirstLine};
 use super::line::{Line, RawLine};
-use super::read::LINE_MAX;
+use super::read::{LINE_MAX, scan};
 use crate::archive::{Archive, BackupId, ObjectKind, PackName, Place};
 use crate::error::{Error, Result};
 
@@ -13,9 +13,9 @@ const STEP: u64 = 256 * 1024;
 
 /// What a backup needs of what is stored, as the beginning of its manifest has it.
 #[derive(Debug, Clone)]
-pub struct Needs {
+pub struct Needs<F = Facts> {
     /// The manifest's first line.
-    pub facts: Facts,
+    pub facts: F,
     /// The packs that its files are in, the backup's own and those of older ones, with their stored bytes.
     pub packs: BTreeMap<PackName, u64>,
     /// Stored bytes of the manifest itself.
@@ -23,18 +23,30 @@ pub struct Needs {
 }
 
 /// Reads only the facts of a manifest, from its first bytes.
-pub async fn read_facts(archive: &Archive, place: &Place, id: &BackupId) -> Result<Facts> {
+pub async fn read_facts<F: FirstLine>(archive: &Archive, place: &Place, id: &BackupId) -> Result<F> {
     archive.from_any(|copy| async move { Ok(begin(&copy, place, id, false).await?.facts) }).await
 }
 
 /// Reads a manifest as far as its packs go: mostly that are the bytes in which [`read_facts`] finds the facts. Unlike
 /// with [`scan`](super::scan), nobody has looked at the rest of it: good for telling, not for deleting.
-pub async fn read_needs(archive: &Archive, place: &Place, id: &BackupId) -> Result<Needs> {
+pub async fn read_needs<F: FirstLine>(archive: &Archive, place: &Place, id: &BackupId) -> Result<Needs<F>> {
     archive.from_any(|copy| async move { begin(&copy, place, id, true).await }).await
 }
 
-async fn begin(copy: &Archive, place: &Place, id: &BackupId, with_packs: bool) -> Result<Needs> {
+async fn begin<F: FirstLine>(
+    copy: &Archive,
+    place: &Place,
+    id: &BackupId,
+    with_packs: bool,
+) -> Result<Needs<F>> {
     let key = place.manifest(id);
+    // Where nothing but the signature at its end tells who wrote it, its beginning says nothing.
+    if copy.demands_signatures() && !copy.info().encrypted() {
+        let (manifest, ()) = scan::<F, _>(copy, place, id, ()).await?;
+        let packs = manifest.packs.into_iter().map(|pack| (pack.name, pack.stored)).collect();
+        let manifest_bytes = copy.storage().size(&key).await?;
+        return Ok(Needs { facts: manifest.facts, packs, manifest_bytes });
+    }
     let object = copy.reader(&key, ObjectKind::Manifest).await?;
     let mut decoder = object.codec().reader().decoder()?;
     let mut lines = FirstLines { with_packs, ..FirstLines::default() };
@@ -60,8 +72,8 @@ async fn begin(copy: &Archive, place: &Place, id: &BackupId, with_packs: bool) -
     }
 }
 
-pub(super) fn parse_facts(line: &[u8], key: &str, id: &BackupId, place: &Place) -> Result<Facts> {
-    let facts: Facts = serde_json::from_slice(line)
+pub(super) fn parse_facts<F: FirstLine>(line: &[u8], key: &str, id: &BackupId, place: &Place) -> Result<F> {
+    let facts: F = serde_json::from_slice(line)
         .map_err(|error| Error::damaged("the manifest's facts cannot be read").because(error).on(key))?;
     facts.check(key, id, place)?;
     Ok(facts)

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::archive::{BackupId, Place, SystemId};
+use super::line::Line;
+use crate::archive::{BackupId, Place, Room, SystemId};
 use crate::error::{Error, Result};
 use crate::wal::{Lsn, SegmentSize, TimelineId};
 
@@ -94,6 +96,54 @@ pub struct Database {
     pub name: String,
 }
 
+/// What the first line of a manifest can be read as.
+pub trait FirstLine: DeserializeOwned + Clone + Send + 'static {
+    /// Holds it against the key that it was found under.
+    fn check(&self, key: &str, id: &BackupId, place: &Place) -> Result<()>;
+
+    /// Whether such a manifest may have such a line.
+    fn has(line: &Line) -> bool {
+        let _ = line;
+        true
+    }
+}
+
+/// What all manifests say of themselves: enough for who only wants to know which packs they name.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Named {
+    /// Version of the manifest, 1.
+    pub format: u32,
+    /// What is described: `base` or `dump`.
+    #[serde(rename = "type")]
+    pub kind_of: String,
+    /// Its id.
+    pub id: String,
+}
+
+impl FirstLine for Named {
+    fn check(&self, key: &str, id: &BackupId, place: &Place) -> Result<()> {
+        let wanted = match place.room {
+            Room::System(_) => "base",
+            Room::Dumps => "dump",
+        };
+        if self.format != FORMAT || self.kind_of != wanted {
+            return Err(Error::damaged(format!(
+                "the manifest has format {} and type {:?}, this program knows {FORMAT} and {wanted:?}",
+                self.format, self.kind_of
+            ))
+            .on(key));
+        }
+        if self.id != id.as_str() {
+            return Err(Error::damaged(format!(
+                "the manifest describes another {} than its key says",
+                place.noun()
+            ))
+            .on(key));
+        }
+        Ok(())
+    }
+}
+
 impl Facts {
     /// The version that this program writes.
     pub const FORMAT: u32 = FORMAT;
@@ -102,20 +152,21 @@ impl Facts {
     pub fn system(&self) -> Result<SystemId> {
         self.system_id.parse().map_err(|_| Error::damaged("a manifest names no system identifier"))
     }
+}
 
-    pub(super) fn check(&self, key: &str, id: &BackupId, place: &Place) -> Result<()> {
-        if self.format != FORMAT || self.kind_of != "base" {
-            return Err(Error::damaged(format!(
-                "the manifest has format {} and type {:?}, this program knows {FORMAT} and \"base\"",
-                self.format, self.kind_of
-            ))
-            .on(key));
-        }
+impl FirstLine for Facts {
+    fn has(line: &Line) -> bool {
+        matches!(line, Line::Pack(_) | Line::Dir(..) | Line::File(_))
+    }
+
+    fn check(&self, key: &str, id: &BackupId, place: &Place) -> Result<()> {
+        let Facts { format, kind_of, id: own, .. } = self.clone();
+        Named { format, kind_of, id: own }.check(key, id, place)?;
         let segment_size = SegmentSize::new(self.segment_size).is_ok();
         if !segment_size || self.stop_lsn <= self.start_lsn || TimelineId::new(self.timeline).is_err() {
             return Err(Error::damaged("the manifest's facts are impossible").on(key));
         }
-        if self.id != id.as_str() || self.system()? != place.system {
+        if Some(self.system()?) != place.system() {
             return Err(Error::damaged("the manifest describes another backup than its key says").on(key));
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::archive::signing::Signed;
 use crate::archive::{Extents, PackName};
 use crate::error::{Error, Result};
 
@@ -47,6 +48,41 @@ pub struct FileRecord {
     pub damaged: Vec<u32>,
 }
 
+/// Where bytes of a stream are: in the data of a pack's frames, one behind the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "(u64, u32, u64)", from = "(u64, u32, u64)")]
+pub struct Stretch {
+    /// How many.
+    pub len: u64,
+    /// The pack's number in the manifest.
+    pub pack: u32,
+    /// Offset in the data of its frames.
+    pub at: u64,
+}
+
+impl From<(u64, u32, u64)> for Stretch {
+    fn from((len, pack, at): (u64, u32, u64)) -> Stretch {
+        Stretch { len, pack, at }
+    }
+}
+
+impl From<Stretch> for (u64, u32, u64) {
+    fn from(stretch: Stretch) -> (u64, u32, u64) {
+        (stretch.len, stretch.pack, stretch.at)
+    }
+}
+
+/// A stream of a dump: what pg_dump wrote to one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamRecord {
+    /// Its name: `dump`, or that of a file in a dump that is a directory.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// BLAKE3 of all of them.
+    pub digest: String,
+}
+
 /// A line of a manifest after the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
@@ -56,6 +92,10 @@ pub enum Line {
     Dir(PathBuf, u32),
     /// A file.
     File(FileRecord),
+    /// A stream of a dump.
+    Stream(StreamRecord),
+    /// Where the next bytes of the stream before are.
+    Bytes(Vec<Stretch>),
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -98,6 +138,14 @@ pub(super) struct RawLine {
     extents: Option<Extents>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     damaged: Vec<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<Vec<Stretch>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    writer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sig: Option<String>,
 }
 
 /// A relative path from a manifest, proven to stay below where it is joined to.
@@ -153,8 +201,21 @@ impl RawLine {
     }
 
     /// The last line.
-    pub(super) fn end(lines: u64, digest: String) -> RawLine {
-        RawLine { end: Some(true), lines: Some(lines), digest: Some(digest), ..RawLine::default() }
+    pub(super) fn end(lines: u64, digest: String, signed: Option<Signed>) -> RawLine {
+        let (writer, sig) = signed.map(|signed| (signed.writer, signed.sig)).unzip();
+        RawLine {
+            end: Some(true),
+            lines: Some(lines),
+            digest: Some(digest),
+            writer,
+            sig,
+            ..RawLine::default()
+        }
+    }
+
+    /// Who signed the last line, if anybody did.
+    pub(super) fn signed(self) -> Option<Signed> {
+        Some(Signed { writer: self.writer?, sig: self.sig? })
     }
 
     /// Whether this is the last line; one that does not match what came before it is `Damaged`.
@@ -198,6 +259,13 @@ impl RawLine {
                     ..RawLine::default()
                 }
             }
+            Line::Stream(record) => RawLine {
+                stream: Some(record.name.clone()),
+                size: Some(record.size),
+                digest: Some(record.digest.clone()),
+                ..RawLine::default()
+            },
+            Line::Bytes(stretches) => RawLine { bytes: Some(stretches.clone()), ..RawLine::default() },
         }
     }
 
@@ -216,6 +284,23 @@ impl RawLine {
                 plain: self.plain.ok_or_else(lacks)?,
                 digest: self.digest.ok_or_else(lacks)?,
             }));
+        }
+        if let Some(stretches) = self.bytes {
+            let known = |stretch: &Stretch| {
+                (stretch.pack as usize) < packs && stretch.at.checked_add(stretch.len).is_some()
+            };
+            return match stretches.iter().all(known) {
+                true => Ok(Line::Bytes(stretches)),
+                false => Err(Error::damaged("a manifest's stream is in a pack that it does not name")),
+            };
+        }
+        if let Some(name) = self.stream {
+            let path = safe_path(name.as_bytes())?;
+            if path.components().count() != 1 {
+                return Err(Error::damaged(format!("a manifest names an unsafe stream {name:?}")));
+            }
+            let (size, digest) = (self.size.ok_or_else(lacks)?, self.digest.ok_or_else(lacks)?);
+            return Ok(Line::Stream(StreamRecord { name, size, digest }));
         }
         if let Some(path) = path_of(self.dir, self.dir_hex)? {
             return Ok(Line::Dir(path, mode(self.mode)?));

@@ -1,7 +1,7 @@
 //! Reading a whole manifest, proven.
 
 use super::beginning::parse_facts;
-use super::facts::Facts;
+use super::facts::{Facts, FirstLine};
 use super::line::{Line, PackRecord, RawLine};
 use crate::archive::{Archive, BackupId, ObjectKind, Place, Taker};
 use crate::error::{Error, Kind, Result};
@@ -10,37 +10,38 @@ use crate::error::{Error, Kind, Result};
 pub(super) const LINE_MAX: usize = 64 << 20;
 
 /// Takes the lines of a manifest, in order, on a thread that may block.
-pub trait Visitor: Send + 'static {
+pub trait Visitor<F = Facts>: Send + 'static {
     /// Takes the next line; `facts` and `packs` are those read so far (all, when the first file comes).
-    fn line(&mut self, facts: &Facts, packs: &[PackRecord], line: Line) -> Result<()>;
+    fn line(&mut self, facts: &F, packs: &[PackRecord], line: Line) -> Result<()>;
 }
 
 /// Looks at nothing.
-impl Visitor for () {
-    fn line(&mut self, _: &Facts, _: &[PackRecord], _: Line) -> Result<()> {
+impl<F> Visitor<F> for () {
+    fn line(&mut self, _: &F, _: &[PackRecord], _: Line) -> Result<()> {
         Ok(())
     }
 }
 
 /// A whole manifest, proven to its last byte.
 #[derive(Debug, Clone)]
-pub struct Manifest {
+pub struct Manifest<F = Facts> {
     /// Its first line.
-    pub facts: Facts,
+    pub facts: F,
     /// Its packs, in order.
     pub packs: Vec<PackRecord>,
 }
 
 /// Reads a whole manifest and shows its lines to `visitor`. It is complete and undamaged only if this returns
 /// success: what the visitor saw before an error must not be acted on beyond repair.
-pub async fn scan<V: Visitor>(
+pub async fn scan<F: FirstLine, V: Visitor<F>>(
     archive: &Archive,
     place: &Place,
     id: &BackupId,
     visitor: V,
-) -> Result<(Manifest, V)> {
+) -> Result<(Manifest<F>, V)> {
     let key = place.manifest(id);
     let lines = Lines {
+        archive: archive.clone(),
         id: id.clone(),
         place: place.clone(),
         key: key.clone(),
@@ -58,28 +59,27 @@ pub async fn scan<V: Visitor>(
         Err(error) => Err(error),
     };
     let (lines, _) = read.map_err(|error| match error.kind() {
-        Kind::Absent => Error::new(Kind::Absent, format!("there is no backup {id}"))
-            .on(&key)
-            .hint("'walarchive backup list' shows what there is"),
-        _ => error.during(format!("reading the manifest of backup {id}")),
+        Kind::Absent => place.no_such(id).on(&key),
+        _ => error.during(format!("reading the manifest of {} {id}", place.noun())),
     })?;
     lines.finish()
 }
 
-struct Lines<V> {
+struct Lines<F, V> {
+    archive: Archive,
     id: BackupId,
     place: Place,
     key: String,
     partial: Vec<u8>,
     before: blake3::Hasher,
     lines: u64,
-    facts: Option<Facts>,
+    facts: Option<F>,
     packs: Vec<PackRecord>,
     ended: bool,
     visitor: V,
 }
 
-impl<V: Visitor> Taker for Lines<V> {
+impl<F: FirstLine, V: Visitor<F>> Taker for Lines<F, V> {
     fn take(&mut self, mut plain: &[u8]) -> Result<()> {
         while let Some(end) = plain.iter().position(|byte| *byte == b'\n') {
             let (rest_of_line, rest) = plain.split_at(end + 1);
@@ -100,7 +100,7 @@ impl<V: Visitor> Taker for Lines<V> {
     }
 }
 
-impl<V: Visitor> Lines<V> {
+impl<F: FirstLine, V: Visitor<F>> Lines<F, V> {
     fn line(&mut self, line: &[u8]) -> Result<()> {
         if self.ended {
             return Err(Error::damaged("the manifest goes on after its end"));
@@ -110,11 +110,16 @@ impl<V: Visitor> Lines<V> {
             return self.count(line);
         };
         let raw = RawLine::parse(line)?;
-        if raw.is_end(self.lines, || self.before.finalize().to_hex().to_string())? {
+        let digest = || self.before.finalize().to_hex().to_string();
+        if raw.is_end(self.lines, digest)? {
+            self.archive.check_manifest(&self.key, &digest(), raw.signed())?;
             self.ended = true;
             return Ok(());
         }
         let line_of = raw.into_line(self.packs.len())?;
+        if !F::has(&line_of) {
+            return Err(Error::damaged("a manifest has a line of another kind than belongs there"));
+        }
         if let Line::Pack(pack) = &line_of {
             self.packs.push(pack.clone());
         }
@@ -128,7 +133,7 @@ impl<V: Visitor> Lines<V> {
         Ok(())
     }
 
-    fn finish(self) -> Result<(Manifest, V)> {
+    fn finish(self) -> Result<(Manifest<F>, V)> {
         match (self.facts, self.ended && self.partial.is_empty()) {
             (Some(facts), true) => Ok((Manifest { facts, packs: self.packs }, self.visitor)),
             _ => Err(Error::damaged("the manifest ends too early").on(&self.key)),

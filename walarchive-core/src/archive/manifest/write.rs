@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 
-use super::facts::Facts;
 use super::line::{Line, RawLine};
+use super::sum;
 use crate::archive::{Archive, BackupId, ObjectKind, Place};
 use crate::codec::{Codec, Framer};
 use crate::crossing::Bridge;
 use crate::error::{Error, Result};
-use crate::pipeline::ObjectWriter;
+use crate::pipeline::{ObjectWriter, Written};
 
 /// Plain bytes of a frame, before the line that exceeds it.
 const FRAME: usize = 1 << 20;
@@ -18,41 +18,50 @@ pub struct ManifestWriter {
     framer: Box<dyn Framer>,
     writer: ObjectWriter,
     hasher: blake3::Hasher,
+    /// Of the payload, where no cipher protects it.
+    sum: Option<blake3::Hasher>,
     pending: Vec<u8>,
     packed: Vec<u8>,
     lines: u64,
     packs: u32,
     past_packs: bool,
+    archive: Archive,
+    key: String,
 }
 
 impl ManifestWriter {
-    /// Starts the manifest of backup `id` with its facts.
+    /// Starts the manifest of backup or dump `id` with its facts.
     pub fn start(
         archive: &Archive,
         place: &Place,
         id: &BackupId,
         codec: &dyn Codec,
-        facts: &Facts,
+        facts: &impl Serialize,
         bridge: &Bridge,
     ) -> Result<ManifestWriter> {
         let key = place.manifest(id);
         let (head, seal) = archive.start_stream(&key, ObjectKind::Manifest, codec.id())?;
+        let mut writer = ObjectWriter::start(archive.storage().clone(), key.clone(), head, seal, bridge);
+        writer.digest();
         let mut manifest = ManifestWriter {
             framer: codec.framer()?,
-            writer: ObjectWriter::start(archive.storage().clone(), key, head, seal, bridge),
+            writer,
             hasher: blake3::Hasher::new(),
+            sum: archive.has_sum_at_end(ObjectKind::Manifest, codec.id()).then(blake3::Hasher::new),
             pending: Vec::new(),
             packed: Vec::new(),
             lines: 0,
             packs: 0,
             past_packs: false,
+            archive: archive.clone(),
+            key,
         };
         manifest.write(facts)?;
         manifest.flush()?;
         Ok(manifest)
     }
 
-    /// Adds a line: packs first, then directories, then files.
+    /// Adds a line: packs first, then directories, then files; of dumps, each stream and behind it where its bytes are.
     pub fn line(&mut self, line: &Line) -> Result<()> {
         let raw = RawLine::of(line, self.packs);
         if raw.is_pack() {
@@ -65,11 +74,16 @@ impl ManifestWriter {
         self.write(&raw)
     }
 
-    /// Ends the manifest: the backup exists then. Gives the stored size.
-    pub fn finish(mut self) -> Result<u64> {
-        let end = RawLine::end(self.lines, self.hasher.finalize().to_hex().to_string());
+    /// Ends the manifest: the backup exists then. Gives its stored size and digest.
+    pub fn finish(mut self) -> Result<Written> {
+        let digest = self.hasher.finalize().to_hex().to_string();
+        let signed = self.archive.sign_manifest(&self.key, &digest);
+        let end = RawLine::end(self.lines, digest, signed);
         self.write(&end)?;
         self.flush()?;
+        if let Some(sum) = &self.sum {
+            self.writer.write(&sum::frame(sum))?;
+        }
         self.writer.finish()
     }
 
@@ -91,6 +105,9 @@ impl ManifestWriter {
             self.packed.clear();
             self.framer.pack(&self.pending, &mut self.packed)?;
             self.writer.write(&self.packed)?;
+            if let Some(sum) = &mut self.sum {
+                sum.update(&self.packed);
+            }
             self.pending.clear();
         }
         Ok(())

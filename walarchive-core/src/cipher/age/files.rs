@@ -1,18 +1,10 @@
 //! Identity files and lists of recipients.
 
-use std::fs::{self, Metadata, OpenOptions};
-use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::OFlags;
-use zeroize::Zeroizing;
-
 use super::{Identity, PREFIX, Recipient};
+use crate::cipher::private;
 use crate::error::{Error, Kind, Result};
-
-/// No identity file is longer (bytes).
-const MAX_FILE: usize = 64 * 1024;
 
 /// Reads the text of an identity file as `age-keygen` writes it: one `AGE-SECRET-KEY-1…` a line, blank lines
 /// and lines that begin with `#` between them. Line ends may be CRLF.
@@ -58,48 +50,12 @@ pub fn parse_recipients(text: &str) -> Result<Vec<Recipient>> {
 /// a FIFO), is readable by its group or others, is longer than 64 KiB, or as
 /// [`parse_identities`] says.
 pub fn read_identity_file(path: &Path) -> Result<Vec<Identity>> {
-    read_private(path)
-        .and_then(|bytes| parse_bytes(&bytes))
-        .map_err(|error| error.during("reading the identity file").on(path.display()))
-}
-
-fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
-    check_private(&fs::metadata(path).map_err(unreadable)?)?;
-    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(unreadable)?;
-    // Another file may have taken the name in between.
-    check_private(&file.metadata().map_err(unreadable)?)?;
-    // Room for all of it at once: a vector that grows leaves copies of the secret behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_FILE + 64));
-    file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() > MAX_FILE {
-        return Err(Error::new(Kind::Key, "it is longer than 64 KiB, as no identity file is"));
-    }
-    Ok(bytes)
-}
-
-fn unreadable(error: std::io::Error) -> Error {
-    let refusal = if error.kind() == ErrorKind::NotFound {
-        Error::new(Kind::Key, "there is no such file").hint(
-            "name the file that holds the age identity; a new key opens nothing that was written before",
-        )
-    } else {
-        Error::new(Kind::Key, "it cannot be read").hint("let the user who runs this program own the file")
-    };
-    refusal.because(error)
-}
-
-fn check_private(metadata: &Metadata) -> Result<()> {
-    if !metadata.is_file() {
-        let found = if metadata.is_dir() { "a directory" } else { "not a regular file" };
-        return Err(Error::new(Kind::Key, format!("it is {found}")));
-    }
-    let mode = metadata.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(Error::new(Kind::Key, format!("its mode {mode:04o} lets others than its owner at it"))
-            .hint("chmod 600 it; if others could read it until now, consider the identity known to them"));
-    }
-    Ok(())
+    private::read(
+        path,
+        "name the file that holds the age identity; a new key opens nothing that was written before",
+    )
+    .and_then(|bytes| parse_bytes(&bytes))
+    .map_err(|error| error.during("reading the identity file").on(path.display()))
 }
 
 fn parse_bytes(bytes: &[u8]) -> Result<Vec<Identity>> {

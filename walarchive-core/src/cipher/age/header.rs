@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use super::PREFIX;
-use super::keys::{FileKey, Stanza};
+use super::keys::{FileKey, Recipient, Stanza};
 use crate::cipher::{MAX_HEAD, binding_too_long, none};
 use crate::error::{Error, Result};
 
@@ -15,6 +15,10 @@ const BINDING: &[u8] = b"walarchive.dev/v1";
 const X25519: &[u8] = b"X25519";
 const SCRYPT: &[u8] = b"scrypt";
 const MAC_MARK: &[u8] = b"---";
+/// A stanza that makes a header longer.
+const FILLER: &[u8] = b"walarchive.dev/filler";
+/// `-> `, its name, an argument of one character, and the line feeds behind that and behind its empty body.
+const SHORTEST_FILLER: usize = 3 + FILLER.len() + 2 + 2;
 
 /// Characters in a full line of a stanza's body; a shorter one ends it.
 const COLUMNS: usize = 64;
@@ -28,6 +32,8 @@ pub(super) struct Header {
     pub(super) stanzas: Vec<Stanza>,
     /// The body of our own stanza.
     pub(super) binding: Option<Vec<u8>>,
+    /// The argument behind its name: [`FileKey::readers`]
+    pub(super) readers: Option<Vec<u8>>,
     /// The nonce of the payload.
     pub(super) nonce: [u8; NONCE],
     /// Length of header and nonce in bytes.
@@ -47,6 +53,12 @@ impl Header {
         Ok(header)
     }
 
+    /// The stanzas that let recipients open what has that key.
+    pub(super) fn addressed(file_key: &FileKey, recipients: &[Recipient]) -> Result<Addressed> {
+        let stanzas = recipients.iter().map(|to| file_key.wrap(to)).collect::<Result<_>>()?;
+        Ok(Addressed { stanzas, readers: file_key.readers(recipients)? })
+    }
+
     /// Proves that somebody who knew the file key wrote this header.
     pub(super) fn verify(&self, file_key: &FileKey) -> Result<()> {
         authenticate(file_key, &self.covered)?
@@ -55,20 +67,45 @@ impl Header {
     }
 }
 
-/// Writes a header with our own stanza last, and the nonce behind it.
+/// Whom a header is for.
+pub(super) struct Addressed {
+    stanzas: Vec<Stanza>,
+    readers: String,
+}
+
+/// Writes a header with our own stanza last, and the nonce behind it; of `len` bytes if it can be as short as that.
 pub(super) fn write(
-    stanzas: &[Stanza],
+    to: &Addressed,
     binding: &[u8],
     file_key: &FileKey,
     nonce: &[u8; NONCE],
+    len: usize,
 ) -> Result<Vec<u8>> {
-    let mut text = Vec::with_capacity(256 + 128 * stanzas.len() + binding.len().saturating_mul(3) / 2);
+    let text = write_padded(to, binding, file_key, nonce, 0)?;
+    match len.checked_sub(text.len()) {
+        Some(missing) if missing >= SHORTEST_FILLER => write_padded(to, binding, file_key, nonce, missing),
+        _ => Ok(text),
+    }
+}
+
+fn write_padded(
+    to: &Addressed,
+    binding: &[u8],
+    file_key: &FileKey,
+    nonce: &[u8; NONCE],
+    filler: usize,
+) -> Result<Vec<u8>> {
+    let mut text =
+        Vec::with_capacity(256 + 128 * to.stanzas.len() + binding.len().saturating_mul(3) / 2 + filler);
     text.extend_from_slice(VERSION);
-    for stanza in stanzas {
+    for stanza in &to.stanzas {
         let share = STANDARD_NO_PAD.encode(stanza.share);
         write_stanza(&mut text, &[X25519, share.as_bytes()], &stanza.body);
     }
-    write_stanza(&mut text, &[BINDING], binding);
+    if filler > 0 {
+        write_stanza(&mut text, &[FILLER, &vec![b'-'; filler + 1 - SHORTEST_FILLER]], b"");
+    }
+    write_stanza(&mut text, &[BINDING, to.readers.as_bytes()], binding);
     text.extend_from_slice(MAC_MARK);
     let mac = authenticate(file_key, &text)?.finalize().into_bytes();
     text.push(b' ');
@@ -124,7 +161,7 @@ impl<'a> Reader<'a> {
         let mut stanzas = Vec::new();
         let mut count = 0_usize;
         let mut passphrase = false;
-        let mut binding = None;
+        let (mut binding, mut readers) = (None, None);
         loop {
             let line_start = self.at;
             let Some(line) = self.line() else { return Ok(None) };
@@ -134,7 +171,7 @@ impl<'a> Reader<'a> {
                 let covered = self.data[..line_start + MAC_MARK.len()].to_vec();
                 let Some(&nonce) = self.data[self.at..].first_chunk() else { return Ok(None) };
                 let len = self.at + NONCE;
-                return Ok(Some(Header { stanzas, binding, nonce, len, covered, mac }));
+                return Ok(Some(Header { stanzas, binding, readers, nonce, len, covered, mac }));
             }
             let arguments = parse_arguments(line)?;
             let Some(body) = self.body()? else { return Ok(None) };
@@ -142,7 +179,10 @@ impl<'a> Reader<'a> {
             match arguments.first() {
                 Some(&X25519) => stanzas.push(parse_x25519(&arguments, &body)?),
                 Some(&BINDING) if binding.is_some() => return Err(damaged("it has two bindings")),
-                Some(&BINDING) => binding = Some(body),
+                Some(&BINDING) => {
+                    binding = Some(body);
+                    readers = arguments.get(1).map(|argument| argument.to_vec());
+                }
                 Some(&SCRYPT) => passphrase = true,
                 _ => {}
             }

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use bech32::primitives::decode::CheckedHrpstring;
-use bech32::{Bech32, Hrp};
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit, Nonce, Tag};
 use hkdf::Hkdf;
@@ -14,14 +12,12 @@ use zeroize::Zeroizing;
 
 use super::header::NONCE;
 use super::stream::PayloadKey;
+use crate::cipher::bech;
 use crate::error::{Error, Kind, Result};
 
 const RECIPIENT_HRP: &str = "age";
 const IDENTITY_HRP: &str = "AGE-SECRET-KEY-";
 const FILE_KEY: usize = 16;
-
-/// Five-bit characters that encode 32 bytes.
-const CHARACTERS: usize = 52;
 
 /// A public key that objects can be sealed to: `age1…`.
 #[derive(Clone, PartialEq, Eq)]
@@ -43,7 +39,7 @@ impl FromStr for Recipient {
         if let Some(kind) = other_recipient(text) {
             return Err(bad(&format!("{kind} recipients are not supported")));
         }
-        let bytes = decode(text, RECIPIENT_HRP).map_err(|what| bad(&what))?;
+        let bytes = bech::decode(text, RECIPIENT_HRP).map_err(|what| bad(&what))?;
         let key = PublicKey::from(*bytes);
         // A secret and a point of low order agree on zero, which would be no secret at all.
         if StaticSecret::from([1; 32]).diffie_hellman(&key).was_contributory() {
@@ -68,8 +64,7 @@ fn other_recipient(text: &str) -> Option<&'static str> {
 
 impl fmt::Display for Recipient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hrp = Hrp::parse(RECIPIENT_HRP).map_err(|_| fmt::Error)?;
-        bech32::encode_lower_to_fmt::<Bech32, _>(f, hrp, self.0.as_bytes()).map_err(|_| fmt::Error)
+        bech::public(f, RECIPIENT_HRP, self.0.as_bytes())
     }
 }
 
@@ -105,13 +100,7 @@ impl Identity {
 
     /// The identity as text, for a file that its owner alone can read.
     pub fn to_secret_string(&self) -> Zeroizing<String> {
-        // Room for all of it at once: a string that grows leaves copies behind.
-        let mut text = Zeroizing::new(String::with_capacity(128));
-        if let Ok(hrp) = Hrp::parse(IDENTITY_HRP) {
-            // A String takes whatever is written to it, and 32 bytes are within the code's length.
-            let _ = bech32::encode_upper_to_fmt::<Bech32, String>(&mut text, hrp, self.secret.as_bytes());
-        }
-        text
+        bech::secret(IDENTITY_HRP, self.secret.as_bytes())
     }
 
     /// The file key that `stanza` wraps, when it is addressed to this identity.
@@ -139,7 +128,7 @@ impl FromStr for Identity {
 
     /// Reads `AGE-SECRET-KEY-1…`. Anything else is [`Kind::Key`], with a message that keeps the secret.
     fn from_str(text: &str) -> Result<Self> {
-        match decode(text, IDENTITY_HRP) {
+        match bech::decode(text, IDENTITY_HRP) {
             Ok(bytes) => Ok(Self::from_bytes(&bytes)),
             Err(what) => Err(Error::new(Kind::Key, format!("reading an age identity: {what}"))
                 .hint("give the line that age-keygen writes: AGE-SECRET-KEY-1 and 58 more characters")),
@@ -193,11 +182,30 @@ impl FileKey {
         derive(&self.0[..], b"", b"header")
     }
 
+    /// A value that this key alone gives, and that does not give it away.
+    pub(super) fn commitment(&self) -> Result<[u8; 32]> {
+        derive(&self.0[..], b"", b"walarchive.dev/v1 commitment").map(|value| *value)
+    }
+
+    /// What tells whom this key was wrapped for to those alone who know it: 16 hex digits.
+    pub(super) fn readers(&self, recipients: &[Recipient]) -> Result<String> {
+        let value = derive(&self.0[..], names(recipients).as_bytes(), b"walarchive.dev/v1 readers")?;
+        Ok(value.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    }
+
     /// The key of the payload that has this nonce.
     pub(super) fn payload_key(&self, nonce: &[u8; NONCE]) -> Result<PayloadKey> {
         let key = derive(&self.0[..], nonce, b"payload")?;
         PayloadKey::new(&key)
     }
+}
+
+/// All recipients in one text, whatever order they are in.
+pub(super) fn names(recipients: &[Recipient]) -> String {
+    let mut names: Vec<String> = recipients.iter().map(Recipient::to_string).collect();
+    names.sort();
+    names.dedup();
+    names.join(" ")
 }
 
 /// Random bytes from the operating system.
@@ -223,25 +231,4 @@ fn wrap_cipher(shared: &SharedSecret, share: &[u8; 32], recipient: &PublicKey) -
     let key = derive(shared.as_bytes(), &salt, b"age-encryption.org/v1/X25519")?;
     ChaCha20Poly1305::new_from_slice(&key[..])
         .map_err(|_| Error::bug("ChaCha20-Poly1305 refuses a key of 32 bytes"))
-}
-
-/// The 32 bytes behind a Bech32 text with that prefix, or what is wrong with it, without any part of it.
-fn decode(text: &str, hrp: &str) -> Result<Zeroizing<[u8; 32]>, String> {
-    let shown = if hrp == IDENTITY_HRP { "AGE-SECRET-KEY-1" } else { "age1" };
-    if !text.starts_with(shown) {
-        return Err(format!("it does not begin with {shown}"));
-    }
-    let checked = CheckedHrpstring::new::<Bech32>(text)
-        .map_err(|_| "it is mistyped or cut short (its checksum does not hold)".to_owned())?;
-    let canonical = checked.hrp().as_str() == hrp
-        && checked.data_part_ascii_no_checksum().len() == CHARACTERS
-        && checked.validate_segwit_padding().is_ok();
-    if !canonical {
-        return Err("it is not an X25519 key of 32 bytes".to_owned());
-    }
-    let mut bytes = Zeroizing::new([0; 32]);
-    for (place, byte) in bytes.iter_mut().zip(checked.byte_iter()) {
-        *place = byte;
-    }
-    Ok(bytes)
 }

@@ -12,8 +12,10 @@ mod open;
 mod seal;
 mod stream;
 
+use bytes::Bytes;
 pub use files::{parse_identities, parse_recipients, read_identity_file};
 use header::Header;
+use keys::FileKey;
 pub use keys::{Identity, Recipient};
 
 use super::{Cipher, Head, Open, Seal};
@@ -68,25 +70,60 @@ impl Cipher for AgeCipher {
     }
 
     fn readers(&self) -> String {
-        let mut recipients: Vec<String> = self.recipients.iter().map(Recipient::to_string).collect();
-        recipients.sort();
-        recipients.dedup();
-        recipients.join(" ")
+        keys::names(&self.recipients)
+    }
+
+    fn can_open(&self) -> bool {
+        !self.identities.is_empty()
     }
 
     fn seal(&self) -> Result<Box<dyn Seal>> {
-        if self.recipients.is_empty() {
-            return Err(Error::usage("the archive is encrypted, and no recipient is configured")
-                .hint("name at least one (age1…) in WALARCHIVE_RECIPIENTS or encryption.recipients"));
-        }
+        self.need_recipients()?;
         Ok(Box::new(seal::AgeSeal::new(&self.recipients, self.threads)?))
     }
 
     fn read_head(&self, start: &[u8]) -> Result<Option<Head>> {
-        Ok(Header::parse(start)?.map(|header| Head { len: header.len, binding: header.binding }))
+        let head =
+            |header: Header| Head { len: header.len, binding: header.binding, payload: Some(header.nonce) };
+        Ok(Header::parse(start)?.map(head))
+    }
+
+    fn is_for_readers(&self, head: &[u8]) -> Result<bool> {
+        let (header, file_key) = self.unlock(head)?;
+        Ok(header.readers.as_deref() == Some(file_key.readers(&self.recipients)?.as_bytes()))
+    }
+
+    fn rewrap(&self, head: &[u8], binding: &[u8]) -> Result<Bytes> {
+        self.need_recipients()?;
+        let (header, file_key) = self.unlock(head)?;
+        header::write(
+            &Header::addressed(&file_key, &self.recipients)?,
+            binding,
+            &file_key,
+            &header.nonce,
+            header.len,
+        )
+        .map(Bytes::from)
     }
 
     fn open(&self, head: &[u8]) -> Result<Box<dyn Open>> {
+        let (header, file_key) = self.unlock(head)?;
+        let key = file_key.payload_key(&header.nonce)?;
+        Ok(Box::new(open::AgeOpen::new(key, file_key.commitment()?, self.threads)))
+    }
+}
+
+impl AgeCipher {
+    fn need_recipients(&self) -> Result<()> {
+        match self.recipients.is_empty() {
+            false => Ok(()),
+            true => Err(Error::usage("the archive is encrypted, and no recipient is configured")
+                .hint("name at least one (age1…) in WALARCHIVE_RECIPIENTS or encryption.recipients")),
+        }
+    }
+
+    /// A proven header, and the key that it wraps for one of the identities.
+    fn unlock(&self, head: &[u8]) -> Result<(Header, FileKey)> {
         let header = match Header::parse(head)? {
             Some(header) if header.len == head.len() => header,
             _ => {
@@ -100,8 +137,7 @@ impl Cipher for AgeCipher {
             for stanza in &header.stanzas {
                 if let Some(file_key) = identity.unwrap(stanza)? {
                     header.verify(&file_key)?;
-                    let key = file_key.payload_key(&header.nonce)?;
-                    return Ok(Box::new(open::AgeOpen::new(key, self.threads)));
+                    return Ok((header, file_key));
                 }
             }
         }

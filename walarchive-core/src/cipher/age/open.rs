@@ -11,16 +11,21 @@ use crate::error::{Error, Result};
 /// An object whose payload key is known.
 pub(super) struct AgeOpen {
     key: PayloadKey,
+    commitment: [u8; 32],
     threads: usize,
 }
 
 impl AgeOpen {
-    pub(super) fn new(key: PayloadKey, threads: usize) -> Self {
-        AgeOpen { key, threads }
+    pub(super) fn new(key: PayloadKey, commitment: [u8; 32], threads: usize) -> Self {
+        AgeOpen { key, commitment, threads }
     }
 }
 
 impl Open for AgeOpen {
+    fn commitment(&self) -> Option<[u8; 32]> {
+        Some(self.commitment)
+    }
+
     fn plain_len(&self, sealed: u64) -> Result<u64> {
         stream::content_len(sealed)
     }

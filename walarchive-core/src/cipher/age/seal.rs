@@ -2,8 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::header::{self, NONCE};
-use super::keys::{FileKey, Recipient, Stanza, random};
+use super::header::{self, Addressed, Header, NONCE};
+use super::keys::{FileKey, Recipient, random};
 use super::stream::{CHUNK, PayloadKey, SEALED, TAG};
 use crate::cipher::Seal;
 use crate::error::Result;
@@ -17,7 +17,7 @@ const MOST_CHUNKS: usize = 64;
 /// One object being sealed: content is collected where it will be sealed, with room for the tags.
 pub(super) struct AgeSeal {
     file_key: FileKey,
-    stanzas: Vec<Stanza>,
+    to: Addressed,
     nonce: [u8; NONCE],
     key: PayloadKey,
     threads: usize,
@@ -32,11 +32,11 @@ pub(super) struct AgeSeal {
 impl AgeSeal {
     pub(super) fn new(recipients: &[Recipient], threads: usize) -> Result<Self> {
         let file_key = FileKey::generate()?;
-        let stanzas = recipients.iter().map(|to| file_key.wrap(to)).collect::<Result<_>>()?;
+        let to = Header::addressed(&file_key, recipients)?;
         let nonce = *random()?;
         let key = file_key.payload_key(&nonce)?;
         let buffer = BytesMut::new();
-        Ok(AgeSeal { file_key, stanzas, nonce, key, threads, buffer, filled: 0, first: 0 })
+        Ok(AgeSeal { file_key, to, nonce, key, threads, buffer, filled: 0, first: 0 })
     }
 
     fn batch(&self) -> usize {
@@ -62,7 +62,11 @@ impl AgeSeal {
 
 impl Seal for AgeSeal {
     fn head(&self, binding: &[u8]) -> Result<Bytes> {
-        header::write(&self.stanzas, binding, &self.file_key, &self.nonce).map(Bytes::from)
+        header::write(&self.to, binding, &self.file_key, &self.nonce, 0).map(Bytes::from)
+    }
+
+    fn commitment(&self) -> Result<Option<[u8; 32]>> {
+        self.file_key.commitment().map(Some)
     }
 
     fn sealed_len(&self, plain: u64) -> u64 {

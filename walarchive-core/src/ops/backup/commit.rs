@@ -5,11 +5,8 @@ use std::sync::Arc;
 
 use super::base::{Base, EARLIER};
 use super::state::{Remembered, Spool};
-use super::{BackupDone, Parts, Run, lease};
-use crate::archive::{
-    Backup, BackupId, Database, Facts, Line, ManifestWriter, ObjectKind, PackRecord, Tablespace,
-};
-use crate::codec::PlainSink;
+use super::{BackupDone, Parts, Run};
+use crate::archive::{Backup, BackupId, Database, Facts, Line, ManifestWriter, PackRecord, Tablespace};
 use crate::crossing::{Bridge, blocking};
 use crate::error::{Error, Kind, Result};
 use crate::wal::Lsn;
@@ -74,7 +71,7 @@ impl Run {
     pub(super) async fn commit(&self, mut parts: Parts) -> Result<BackupDone> {
         let facts = self.facts(&parts);
         if self.request.pin {
-            self.pin().await?;
+            self.catalog().pin(&self.id, self.request.codec.clone()).await?;
         }
         let packs = parts.packs();
         self.prove_stored(&packs).await?;
@@ -96,13 +93,6 @@ impl Run {
         }
         let backup = Backup { id: self.id.clone(), facts, pinned: self.request.pin };
         Ok(BackupDone { backup, damaged, read_bytes })
-    }
-
-    async fn pin(&self) -> Result<()> {
-        let note = format!("{{\"pinned\":\"{}\"}}\n", self.id);
-        let content = move |sink: PlainSink<'_>| sink(note.as_bytes());
-        let (key, codec) = (self.place.pin(&self.id), self.request.codec.clone());
-        self.request.archive.put(&key, ObjectKind::Pin, codec, content).await.map(drop)
     }
 
     /// Writes the manifest, and gives the list of files back.
@@ -143,7 +133,7 @@ impl Run {
     /// Keeps for the next backup what this one has stored.
     async fn remember(&self, spool: Spool, stop: Lsn, base: Option<Arc<Base>>) -> Result<()> {
         for id in base.iter().flat_map(|base| base.cut_off()) {
-            lease::end(&self.request.archive, &self.place, &id).await;
+            self.request.archive.end_leases(&self.place, &id).await;
         }
         blocking(move || {
             spool.publish(stop)?;

@@ -45,7 +45,7 @@ impl Run {
             version: state::VERSION,
             id: self.id.to_string(),
             archive: self.request.archive.info().id().to_owned(),
-            place: format!("{}/{}", self.place.cluster, self.place.system),
+            place: format!("{}/{}", self.place.cluster, self.place.room),
             timeline: timeline.get(),
             start,
             began: now,

@@ -4,7 +4,6 @@ mod base;
 mod commit;
 mod copy;
 mod increment;
-mod lease;
 mod server;
 mod span;
 mod state;
@@ -20,15 +19,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::{Either, select};
-use jiff::Timestamp;
 
 use self::base::Base;
 use self::copy::Copied;
-use self::lease::Lease;
-use crate::archive::{Archive, Backup, BackupId, Catalog, ClusterName, Place, SystemId};
+use crate::archive::{Archive, Backup, BackupId, Catalog, ClusterName, HeldLease, Place, SystemId};
 use crate::codec::Codec;
 use crate::crossing::blocking;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::postgres::conninfo::ConnInfo;
 use crate::postgres::control::ControlFile;
 use crate::postgres::datadir::Contents;
@@ -96,10 +93,10 @@ pub async fn create(request: BackupRequest) -> Result<BackupDone> {
         let (dir, server) = (request.data_dir.clone(), server.clone());
         blocking(move || server::find_data_dir(dir, &server)).await?
     };
-    let place = Place { cluster: request.cluster.clone(), system: SystemId(server.system_id) };
-    let id = BackupId::new(Timestamp::now(), random()?);
+    let place = Place::of_system(request.cluster.clone(), SystemId(server.system_id));
+    let id = BackupId::fresh()?;
     let (archive, codec) = (request.archive.clone(), request.codec.clone());
-    let lease = Lease::take(archive, place.clone(), id.clone(), codec, request.lease).await?;
+    let lease = HeldLease::take(archive, place.clone(), id.clone(), codec, request.lease).await?;
     let is_remembered = AtomicBool::new(false);
     let run = Run { request, place, id, lease, server, data_dir, control, is_remembered };
     let (making, keeping) = (pin!(run.make(session)), pin!(run.lease.keep()));
@@ -111,11 +108,6 @@ pub async fn create(request: BackupRequest) -> Result<BackupDone> {
         run.clean_up().await;
     }
     result
-}
-
-fn random() -> Result<u32> {
-    getrandom::u32()
-        .map_err(|error| Error::new(Kind::Local, "the system gives no random numbers").because(error))
 }
 
 /// The facts of a backup, labels included, must stay small enough to be read at one go.
@@ -133,7 +125,7 @@ struct Run {
     request: BackupRequest,
     place: Place,
     id: BackupId,
-    lease: Lease,
+    lease: HeldLease,
     server: ServerFacts,
     data_dir: PathBuf,
     control: ControlFile,

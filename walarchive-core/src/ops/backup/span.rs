@@ -1,13 +1,10 @@
 //! Between the start and the end of the server's backup mode.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-
 use super::copy::Copy;
 use super::increment::Beginning;
 use super::{Parts, Run, at};
 use crate::archive::PackSink;
-use crate::crossing::{Bridge, blocking};
+use crate::crossing::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::postgres::control::ControlFile;
 use crate::postgres::datadir::{self, Contents};
@@ -88,14 +85,8 @@ impl Run {
     }
 
     fn sink(&self) -> Result<PackSink> {
-        Ok(PackSink {
-            archive: self.request.archive.clone(),
-            place: self.place.clone(),
-            backup: self.id.clone(),
-            codec: self.request.codec.clone(),
-            bridge: Bridge::current()?,
-            next: Arc::new(AtomicU32::new(0)),
-        })
+        let (archive, place) = (self.request.archive.clone(), self.place.clone());
+        PackSink::new(archive, place, self.id.clone(), self.request.codec.clone())
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
-use crate::archive::{BackupId, Catalog, Inventory, Lease, PackName, scan};
+use crate::archive::{BackupId, Catalog, Inventory, Lease, Named, PackName, scan};
 use crate::error::{Error, Kind, Result};
 
 /// A lease is believed so long after its end: clocks differ, and its backup's last request may be on its way.
@@ -56,28 +56,27 @@ pub fn refuse_the_last(inventory: &Inventory, ids: &BTreeSet<BackupId>) -> Resul
 /// Plans the deletion. Pinned backups are refused. Needs an identity in an encrypted archive: which packs the other
 /// backups need stands in their manifests.
 pub async fn plan(catalog: &Catalog, ids: &BTreeSet<BackupId>) -> Result<DeletePlan> {
-    let (backups, damaged) = catalog.sound_backups().await?;
+    let (backups, damaged) = catalog.named().await?;
+    let noun = catalog.place.noun();
     if let Some((other, error)) = damaged.iter().find(|(other, _)| !ids.contains(other)) {
         return Err(Error::damaged(format!(
-            "nothing was deleted: which packs backup {other} needs cannot be told, its manifest is damaged: {}",
+            "nothing was deleted: which packs {noun} {other} needs cannot be told, its manifest is damaged: {}",
             error.story()
         ))
-        .hint(format!("'walarchive backup delete {other}' first, if it is given up")));
+        .hint(format!("'walarchive {noun} delete {other}' first, if it is given up")));
     }
     let known = |id: &BackupId| {
-        backups.iter().any(|backup| backup.id == *id) || damaged.iter().any(|(other, _)| other == id)
+        backups.iter().any(|(backup, _)| backup == id) || damaged.iter().any(|(other, _)| other == id)
     };
     if let Some(id) = ids.iter().find(|id| !known(id)) {
-        return Err(Error::new(Kind::Absent, format!("there is no backup {id}"))
-            .hint("'walarchive backup list' shows what there is"));
+        return Err(catalog.place.no_such(id));
     }
-    if let Some(pinned) = backups.iter().find(|backup| backup.pinned && ids.contains(&backup.id)) {
-        let id = &pinned.id;
-        return Err(Error::new(Kind::Busy, format!("backup {id} is pinned; nothing was deleted"))
-            .hint(format!("'walarchive backup unpin {id}' first, if it is to go")));
+    if let Some((id, _)) = backups.iter().find(|(id, pinned)| *pinned && ids.contains(id)) {
+        return Err(Error::new(Kind::Busy, format!("{noun} {id} is pinned; nothing was deleted"))
+            .hint(format!("'walarchive {noun} unpin {id}' first, if it is to go")));
     }
     let others: BTreeSet<_> =
-        backups.iter().map(|backup| backup.id.clone()).filter(|other| !ids.contains(other)).collect();
+        backups.into_iter().map(|(other, _)| other).filter(|other| !ids.contains(other)).collect();
     let needed = catalog.needed_packs(&others).await?;
     let mut packs = BTreeMap::new();
     for id in ids {
@@ -90,7 +89,7 @@ pub async fn plan(catalog: &Catalog, ids: &BTreeSet<BackupId>) -> Result<DeleteP
 /// The packs that a backup wrote, and those of others that its manifest names.
 async fn packs_of(catalog: &Catalog, id: &BackupId) -> Result<BTreeMap<PackName, u64>> {
     let mut packs = catalog.packs(id).await?;
-    match scan(&catalog.archive, &catalog.place, id, ()).await {
+    match scan::<Named, _>(&catalog.archive, &catalog.place, id, ()).await {
         Ok((manifest, ())) => packs.extend(manifest.packs.into_iter().map(|pack| (pack.name, pack.stored))),
         Err(error) if error.kind() == Kind::Damaged => {}
         Err(error) => return Err(error),
@@ -106,7 +105,10 @@ pub async fn run(catalog: &Catalog, plan: &DeletePlan) -> Result<Deleted> {
         let key = catalog.place.manifest(id);
         storage.delete(&key).await?;
         if catalog.exists(id).await? {
-            let message = format!("the store says that backup {id} is deleted, and still has its manifest");
+            let message = format!(
+                "the store says that {} {id} is deleted, and still has its manifest",
+                catalog.place.noun()
+            );
             return Err(Error::new(Kind::Unreachable, message).on(key));
         }
     }

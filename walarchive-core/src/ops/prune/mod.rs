@@ -2,6 +2,8 @@
 
 pub mod delete;
 pub mod expire;
+pub mod expire_dumps;
+pub mod expire_reports;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -12,7 +14,7 @@ use jiff::Timestamp;
 
 pub use self::plan::{Found, Kept, Leftover, Limits, PrunePlan, Removal, plan};
 use crate::archive::{BackupId, Catalog, Marks, Place};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::storage::Unfinished;
 
 /// How many objects are removed at once.
@@ -38,7 +40,7 @@ pub async fn find(catalog: &Catalog, limits: Limits) -> Result<Found> {
     let Marks { leases, pins, .. } = catalog.marks().await?;
     found.manifests = catalog.marks().await?.manifests;
     (found.leases, found.pins) = (leases, pins);
-    if found.may_have_lost_packs(limits) {
+    if found.may_have_lost_packs(&catalog.place, limits) {
         match catalog.needed_packs(&found.manifests).await {
             Ok(needed) => found.needed = Some(needed),
             Err(error) if matches!(error.kind(), Kind::Damaged | Kind::Key) => {
@@ -54,7 +56,10 @@ pub async fn find(catalog: &Catalog, limits: Limits) -> Result<Found> {
 async fn uploads(catalog: &Catalog) -> Result<Vec<(Unfinished, Option<BackupId>)>> {
     let all: Vec<_> = catalog.archive.storage().unfinished().try_collect().await?;
     let place = &catalog.place;
-    let ours = |upload: &Unfinished| place.contains(&upload.key) || !Place::is_of_some(&upload.key);
+    let takes_strangers = place.system().is_some();
+    let ours = |upload: &Unfinished| {
+        place.contains(&upload.key) || (takes_strangers && !Place::is_of_some(&upload.key))
+    };
     let with_backup = |upload: Unfinished| {
         let backup = place.backup_of(&upload.key);
         (upload, backup)
@@ -85,8 +90,12 @@ pub async fn run(catalog: &Catalog, plan: &PrunePlan, limits: Limits) -> Result<
         let mut marks = None;
         if let Some(id) = backup {
             let found = catalog.marks().await?;
-            let packs = removals.iter().any(|removal| matches!(removal.leftover, Leftover::Pack(_)));
-            if limits.is_alive(&found.leases, id) || (packs && limits.is_any_alive(&found.leases)) {
+            let any_protects = removals.iter().any(|removal| match removal.leftover {
+                Leftover::Pack(_) => true,
+                Leftover::Upload(_) | Leftover::Pin(_) => catalog.place.shares_leases(),
+                Leftover::Lease(_) => false,
+            });
+            if limits.is_alive(&found.leases, id) || (any_protects && limits.is_any_alive(&found.leases)) {
                 pruned.spared.push(id.clone());
                 continue;
             }
@@ -140,9 +149,4 @@ impl Limits {
     pub fn new(now: Timestamp, grace: Duration) -> Limits {
         Limits { now, grace, margin: grace.min(Duration::from_secs(600)) }
     }
-}
-
-/// The first of the plan's problems, if it decides how the command ends.
-pub fn worst(plan: &PrunePlan) -> Option<&Error> {
-    plan.problems.first()
 }

@@ -139,6 +139,7 @@ pub struct PrunePlan {
 }
 
 const ALIVE: &str = "its backup may be running: its lease has not ended";
+const RUNNING: &str = "a run of dumps may be going on, and may have made it";
 const POINTED: &str = "a backup may be running, and point to it";
 const NEW: &str = "it is younger than the grace time";
 const NAMED: &str = "a manifest of another backup names it";
@@ -146,16 +147,17 @@ const UNKNOWN: &str = "it is not known whether a manifest names it";
 
 impl Found {
     /// Whether there are packs that may be of no backup.
-    pub(super) fn may_have_lost_packs(&self, limits: Limits) -> bool {
-        self.packs
-            .keys()
-            .any(|pack| self.verdict(&pack.backup, limits).is_ok() && !self.manifests.contains(&pack.backup))
+    pub(super) fn may_have_lost_packs(&self, place: &Place, limits: Limits) -> bool {
+        let may_go = |id: &BackupId| self.verdict(id, place, limits).is_ok() && !self.manifests.contains(id);
+        self.packs.keys().any(|pack| may_go(&pack.backup))
     }
 
     /// Whether what a backup left may go, or why it stays.
-    fn verdict(&self, id: &BackupId, limits: Limits) -> Result<(), &'static str> {
+    fn verdict(&self, id: &BackupId, place: &Place, limits: Limits) -> Result<(), &'static str> {
         if limits.is_alive(&self.leases, id) {
             Err(ALIVE)
+        } else if place.shares_leases() && limits.is_any_alive(&self.leases) {
+            Err(RUNNING)
         } else if limits.is_new(id) {
             Err(NEW)
         } else {
@@ -163,8 +165,8 @@ impl Found {
         }
     }
 
-    fn pack(&self, name: &PackName, limits: Limits) -> Result<(), &'static str> {
-        self.verdict(&name.backup, limits)?;
+    fn pack(&self, name: &PackName, place: &Place, limits: Limits) -> Result<(), &'static str> {
+        self.verdict(&name.backup, place, limits)?;
         if limits.is_any_alive(&self.leases) {
             return Err(POINTED);
         }
@@ -181,7 +183,7 @@ pub fn plan(found: Found, place: &Place, limits: Limits) -> PrunePlan {
     let mut plan = PrunePlan::default();
     for (upload, backup) in &found.uploads {
         let verdict = match backup {
-            Some(id) => found.verdict(id, limits),
+            Some(id) => found.verdict(id, place, limits),
             None if limits.is_younger(upload.since, limits.grace) => Err(NEW),
             None => Ok(()),
         };
@@ -189,7 +191,7 @@ pub fn plan(found: Found, place: &Place, limits: Limits) -> PrunePlan {
         plan.add(Leftover::Upload(upload.clone()), key, backup.clone(), None, "its writer is dead", verdict);
     }
     for (name, size) in found.packs.iter().filter(|(name, _)| !found.manifests.contains(&name.backup)) {
-        let verdict = found.pack(name, limits);
+        let verdict = found.pack(name, place, limits);
         let (leftover, id) = (Leftover::Pack(name.clone()), name.backup.clone());
         plan.add(leftover, place.pack(name), Some(id), Some(*size), "its backup was not finished", verdict);
     }
@@ -201,7 +203,7 @@ pub fn plan(found: Found, place: &Place, limits: Limits) -> PrunePlan {
             Some(id.clone()),
             None,
             "its backup does not exist",
-            found.verdict(id, limits),
+            found.verdict(id, place, limits),
         );
     }
     for lease in found.leases.iter().filter(|lease| !limits.lasts(lease)) {

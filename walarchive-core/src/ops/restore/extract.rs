@@ -11,9 +11,8 @@ use rustix::io::Errno;
 use super::file::TargetFile;
 use super::fill::fill;
 use super::give::Tasks;
-use super::packs::Packs;
 use super::survey::stored_bytes;
-use crate::archive::{BackupId, Catalog, Facts, FileRecord, Line, PackRecord, Visitor, scan};
+use crate::archive::{BackupId, Catalog, Facts, FileRecord, Line, OpenPacks, PackRecord, Visitor, scan};
 use crate::crossing::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::files;
@@ -58,7 +57,7 @@ pub async fn extract(request: ExtractRequest) -> Result<Extracted> {
             .hint("paths are relative to the data directory, as pg_relation_filepath() gives them"));
     }
     let packs = wanted.records.iter().flat_map(|record| record.extents.iter()).map(|extent| extent.pack);
-    let packs = Arc::new(Packs::open(&catalog, &manifest.packs, &packs.collect()).await?);
+    let packs = Arc::new(OpenPacks::open(&catalog, &manifest.packs, &packs.collect()).await?);
     let done = Extracted {
         files: wanted.records.iter().map(|record| record.path.clone()).collect(),
         bytes: wanted.records.iter().map(|record| record.size).sum(),

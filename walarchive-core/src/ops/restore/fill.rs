@@ -12,9 +12,9 @@ use bytes::Bytes;
 use super::buffer::Buffer;
 use super::file::{mismatch, pages};
 use super::give::Tasks;
-use super::packs::{Flight, Packs};
-use super::region::{self, FrameId, Piece, REGION, Read, Use, Uses};
-use crate::archive::{FileRecord, PAGE};
+use super::reads::{self, Read};
+use super::region::{self, FrameId, Piece, REGION, Use, Uses};
+use crate::archive::{FileRecord, Flight, OpenPacks, PAGE};
 use crate::codec::Framer;
 use crate::crossing::blocking;
 use crate::error::{Error, Result};
@@ -31,7 +31,7 @@ pub(super) type Task = Vec<Piece>;
 
 /// What all workers of a restore share.
 struct Shared {
-    packs: Arc<Packs>,
+    packs: Arc<OpenPacks>,
     tasks: Mutex<Receiver<Task>>,
     stop: Arc<AtomicBool>,
     progress: Arc<dyn Progress>,
@@ -39,7 +39,7 @@ struct Shared {
 
 /// Fills the files that `give` puts among the tasks. Gives the bytes that were written.
 pub(super) async fn fill<F: Future<Output = Result<()>>>(
-    packs: Arc<Packs>,
+    packs: Arc<OpenPacks>,
     jobs: usize,
     progress: Arc<dyn Progress>,
     give: impl FnOnce(Tasks) -> F,
@@ -62,7 +62,7 @@ pub(super) async fn fill<F: Future<Output = Result<()>>>(
 }
 
 /// The content of a small file.
-pub(super) fn read_small(packs: &Packs, record: &FileRecord) -> Result<Vec<u8>> {
+pub(super) fn read_small(packs: &OpenPacks, record: &FileRecord) -> Result<Vec<u8>> {
     let (pages, mut uses) = (pages(record), Uses::new());
     add_uses(&mut uses, packs, record, 0..pages, 0)?;
     let mut bytes = vec![0; pages as usize * PAGE];
@@ -108,6 +108,9 @@ struct Worker {
 struct Planned {
     pieces: Vec<Piece>,
     uses: Uses,
+    /// The frames that it did not get from the region before it.
+    wanted: BTreeSet<FrameId>,
+    /// Those that nothing before it needed.
     reads: Vec<Read>,
     /// The frames that the next region needs.
     keep: BTreeSet<FrameId>,
@@ -159,19 +162,27 @@ impl Worker {
         let regions = self.plan(&differing)?;
         let reads: Vec<Read> = regions.iter().flat_map(|region| region.reads.iter().cloned()).collect();
         let (mut flight, mut begun) = (Flight::default(), reads.iter());
-        for region in &regions {
+        let mut kept: Vec<(&Read, Bytes)> = Vec::new();
+        for (number, region) in regions.iter().enumerate() {
             let held = std::mem::take(&mut self.held);
             for (id, data) in held {
                 self.place(region, id, data)?;
             }
+            kept.retain(|(read, _)| read.last >= number);
+            for (read, stored) in &kept {
+                self.unpack(region, read, stored)?;
+            }
             for read in &region.reads {
                 while flight.len() < AHEAD
-                    && let Some(Read { pack, frames }) = begun.next()
+                    && let Some(Read { pack, frames, .. }) = begun.next()
                 {
                     flight.begin(&self.shared.packs, *pack, frames.clone())?;
                 }
                 let stored = flight.next(&self.shared.packs)?;
                 self.unpack(region, read, &stored)?;
+                if read.last > number {
+                    kept.push((read, stored));
+                }
             }
             self.write(region)?;
         }
@@ -182,16 +193,19 @@ impl Worker {
         let packs = &self.shared.packs;
         let regions = region::regions(pieces);
         let uses = regions.iter().map(|pieces| uses(packs, pieces)).collect::<Result<Vec<_>>>()?;
-        let (none, mut held) = (Uses::new(), BTreeSet::new());
+        let none = Uses::new();
         let nexts = uses.iter().skip(1).chain([&none]);
         let keeps: Vec<_> = uses.iter().zip(nexts).map(|(uses, next)| region::held(uses, next)).collect();
-        let mut planned = Vec::with_capacity(regions.len());
-        for ((pieces, uses), keep) in regions.into_iter().zip(uses).zip(keeps) {
-            let reads = region::reads(&uses, &held, |pack| packs.frames(pack))?;
-            held.clone_from(&keep);
-            planned.push(Planned { pieces, uses, reads, keep });
-        }
-        Ok(planned)
+        let helds = [BTreeSet::new()].into_iter().chain(keeps.iter().cloned());
+        let wants = |(uses, held): (&Uses, BTreeSet<FrameId>)| {
+            uses.keys().filter(|id| !held.contains(id)).copied().collect()
+        };
+        let wanted: Vec<BTreeSet<FrameId>> = uses.iter().zip(helds).map(wants).collect();
+        let reads = reads::plan(&wanted, |pack| packs.frames(pack))?;
+        let planned = regions.into_iter().zip(uses).zip(wanted).zip(reads).zip(keeps);
+        let region =
+            |((((pieces, uses), wanted), reads), keep)| Planned { pieces, uses, wanted, reads, keep };
+        Ok(planned.map(region).collect())
     }
 
     fn unpack(&mut self, region: &Planned, read: &Read, stored: &Bytes) -> Result<()> {
@@ -200,7 +214,7 @@ impl Worker {
         let base = pack.frames().get(read.frames.start).map_or(0, |entry| entry.at);
         for number in read.frames.clone() {
             let id = (read.pack, number);
-            let Some(entry) = pack.frames().get(number).filter(|_| region.uses.contains_key(&id)) else {
+            let Some(entry) = pack.frames().get(number).filter(|_| region.wanted.contains(&id)) else {
                 continue;
             };
             let from = (entry.at - base) as usize;
@@ -252,7 +266,7 @@ fn stored(piece: &Piece) -> u64 {
     extents.map(|(extent, _)| u64::from(extent.count) * PAGE as u64).sum()
 }
 
-fn uses(packs: &Packs, pieces: &[Piece]) -> Result<Uses> {
+fn uses(packs: &OpenPacks, pieces: &[Piece]) -> Result<Uses> {
     let (mut uses, mut at) = (Uses::new(), 0);
     for piece in pieces {
         add_uses(&mut uses, packs, &piece.file.record, piece.from..piece.to, at)?;
@@ -262,7 +276,13 @@ fn uses(packs: &Packs, pieces: &[Piece]) -> Result<Uses> {
 }
 
 /// Adds where pages of a file are found, the first of which goes to page `at` of a region.
-fn add_uses(uses: &mut Uses, packs: &Packs, record: &FileRecord, pages: Range<u32>, at: u32) -> Result<()> {
+fn add_uses(
+    uses: &mut Uses,
+    packs: &OpenPacks,
+    record: &FileRecord,
+    pages: Range<u32>,
+    at: u32,
+) -> Result<()> {
     record.extents.within(pages.start, pages.end).try_for_each(|(extent, skipped)| {
         let to = at + (extent.page - pages.start);
         region::add_uses(uses, &extent, skipped, to, packs.frames(extent.pack)?)

@@ -82,7 +82,7 @@ impl Visitor for Giver {
     fn line(&mut self, facts: &Facts, _: &[PackRecord], line: Line) -> Result<()> {
         self.tasks.check()?;
         match line {
-            Line::Pack(_) => Ok(()),
+            Line::Pack(_) | Line::Stream(_) | Line::Bytes(_) => Ok(()),
             Line::Dir(path, mode) => files::make_dir(&self.layout.place(&path), mode),
             Line::File(record) => self.file(facts, self.choice.apply(record)),
         }

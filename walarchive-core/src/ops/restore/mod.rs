@@ -10,10 +10,10 @@ mod file;
 mod fill;
 mod give;
 mod layout;
-mod packs;
 mod pg_manifest;
 mod plan;
 mod probe;
+mod reads;
 mod recovery;
 mod region;
 mod survey;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 pub use extract::{ExtractRequest, Extracted, extract};
 pub use layout::TablespaceMapping;
 pub use plan::{Candidate, Found, Plan, Wish, candidates};
-pub use probe::probe;
+pub use probe::{probe, promised_end};
 pub use recovery::{Action, Recovery, restore_command};
 pub use target::{Target, TimelineChoice};
 
@@ -109,6 +109,9 @@ pub async fn plan_restore(catalog: &Catalog, wish: &Wish, progress: &dyn Progres
                 let mut plan = candidate.plan(wish)?;
                 let passed_over = inventory.damaged.iter();
                 plan.notes.extend(left_behind(&inventory, candidate));
+                let damaged = found.passed_over.iter();
+                plan.notes.extend(damaged.map(|name| format!("{name} is damaged; the target is before it")));
+                plan.passed_over.clone_from(&found.passed_over);
                 plan.notes.extend(
                     passed_over
                         .map(|(id, story)| format!("backup {id} is damaged and was passed over: {story}")),
@@ -167,7 +170,7 @@ async fn refuse_ambiguous(
 
 /// Proves that everything that the backup consists of is stored, in its length.
 async fn prove_packs(catalog: &Catalog, id: &BackupId) -> Result<()> {
-    let (manifest, ()) = scan(&catalog.archive, &catalog.place, id, ()).await?;
+    let (manifest, ()) = scan::<Facts, _>(&catalog.archive, &catalog.place, id, ()).await?;
     match catalog.first_lost(&manifest.packs).await? {
         None => Ok(()),
         Some((pack, found)) => {
@@ -191,6 +194,20 @@ pub async fn preview(request: &RestoreRequest) -> Result<Plan> {
     if let Err(error) = layout(request, &facts).await {
         plan.notes.push(format!("as things are, this restore would be refused: {}", error.story()));
     }
+    Ok(plan)
+}
+
+/// Plans the restore that was asked for, and proves that it can be carried out: that the target and the tablespaces may be written to, and that
+/// there is space. Changes nothing.
+pub async fn preflight(request: &RestoreRequest) -> Result<Plan> {
+    let plan = plan_restore(&request.catalog, &request.wish, request.progress.as_ref()).await?;
+    let facts = request.catalog.backup(&plan.id).await?.facts;
+    let layout = layout(request, &facts).await?;
+    let choice = Choice::new(&facts, &request.only_databases)?;
+    let survey = survey::Survey { choice, ..survey::Survey::default() };
+    let catalog = &request.catalog;
+    let (_, survey) = scan::<Facts, _>(&catalog.archive, &catalog.place, &plan.id, survey).await?;
+    blocking(move || write::check_space(&layout, &survey.bytes)).await?;
     Ok(plan)
 }
 

@@ -18,6 +18,20 @@ pub struct Found {
     pub last_time: Option<Timestamp>,
     /// A position up to which records are known to begin (`lsn`): recovery stops only where one does.
     pub last_record: Option<Lsn>,
+    /// WAL segments behind it that are damaged.
+    pub passed_over: Vec<String>,
+}
+
+impl Found {
+    /// Whether it proves that recovery stops at the target, whatever comes behind.
+    pub fn reaches(&self, target: &Target) -> bool {
+        match target {
+            Target::Time(time) => self.last_time.is_some_and(|last| last > *time),
+            Target::Lsn(lsn) => self.last_record.is_some_and(|last| last >= *lsn),
+            Target::Xid(_) | Target::Name(_) => self.at.is_some(),
+            Target::Latest | Target::Immediate => false,
+        }
+    }
 }
 
 /// A restore, before it is carried out.
@@ -48,6 +62,9 @@ pub struct Plan {
     /// The backup's name.
     #[serde(skip)]
     pub id: BackupId,
+    /// WAL segments behind the target that are damaged, as far as they were looked at.
+    #[serde(skip)]
+    pub passed_over: Vec<String>,
 }
 
 /// What a restore was asked for.
@@ -319,6 +336,7 @@ impl Candidate<'_> {
             notes,
             history: self.history.clone(),
             id: self.backup.id.clone(),
+            passed_over: Vec::new(),
         })
     }
 }

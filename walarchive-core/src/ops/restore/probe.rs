@@ -2,14 +2,14 @@
 
 use jiff::Timestamp;
 
-use super::plan::{Candidate, Found};
+use super::plan::{Candidate, Found, Plan};
 use super::target::Target;
-use crate::archive::{Catalog, ObjectKind};
+use crate::archive::{Backup, Catalog, ObjectKind};
 use crate::crossing::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 use crate::wal::records::{Fact, ScanEnd, Scanner, unix_us};
-use crate::wal::{Lsn, SegmentSize, WalName, last_segno_before};
+use crate::wal::{Lsn, SegmentName, SegmentSize, WalName, last_segno_before};
 
 /// Looks for the target in the WAL behind `candidate`. Reads nothing for targets that need no look.
 pub async fn probe(
@@ -37,6 +37,7 @@ fn start(segno: u64, size: SegmentSize) -> Lsn {
     Lsn(segno.saturating_mul(size.bytes()))
 }
 
+/// A segment that is damaged is passed over, as the target may be before it. Where it is not, the damage is the error.
 async fn backwards(
     catalog: &Catalog,
     candidate: &Candidate<'_>,
@@ -45,15 +46,28 @@ async fn backwards(
 ) -> Result<Found> {
     let (from, end) = (candidate.chain.from_segno, candidate.chain.end_segno);
     let mut later: Option<Vec<u8>> = None;
+    let (mut passed_over, mut damage) = (Vec::new(), None);
     progress.begin("looking for the target in the WAL", (end - from) * candidate.size.bytes());
     for segno in (from..end).rev() {
         let name = WalName::Segment(candidate.chain.name(segno)?);
         let key = catalog.place.wal(&name);
         let read = catalog.archive.read_bytes(&key, ObjectKind::Wal, candidate.size.bytes()).await;
-        let segment = read.map_err(|error| match error.kind() {
-            Kind::Absent => Error::damaged(format!("{name} was listed, and is gone")).on(&key),
-            _ => error.during("looking for the target in the WAL"),
-        })?;
+        let segment = match read.map_err(|error| (error.kind(), error)) {
+            Ok(segment) => segment,
+            Err((Kind::Absent, _)) => {
+                return Err(Error::damaged(format!("{name} was listed, and is gone")).on(&key));
+            }
+            Err((kind, error)) => {
+                let error = error.during("looking for the target in the WAL");
+                if kind != Kind::Damaged {
+                    return Err(error);
+                }
+                passed_over.push(name.to_string());
+                damage.get_or_insert(error);
+                later = None;
+                continue;
+            }
+        };
         let (wanted, size) = (target.clone(), candidate.size);
         let (found, segment) = blocking(move || {
             let found = look(&wanted, segno, size, &segment, later.as_deref())?;
@@ -63,12 +77,44 @@ async fn backwards(
         progress.advance(candidate.size.bytes());
         if let Some(found) = found {
             progress.end();
-            return Ok(found);
+            return match damage {
+                Some(error) if !found.reaches(target) => Err(error),
+                _ => Ok(Found { passed_over, ..found }),
+            };
         }
         later = Some(segment);
     }
     progress.end();
-    Ok(Found::default())
+    damage.map_or_else(|| Ok(Found::default()), Err)
+}
+
+/// A position that recovery passes, or ends at, if the restored cluster is what `plan` promises: the beginning of the last record
+/// for all WAL that is stored, else the end of the backup.
+pub async fn promised_end(catalog: &Catalog, backup: &Backup, target: &Target, plan: &Plan) -> Result<Lsn> {
+    let facts = &backup.facts;
+    // No record ends a standby's backup: its pg_control does, at this position or before.
+    let consistent = if facts.from_standby { facts.start_lsn } else { facts.stop_lsn };
+    match target {
+        Target::Latest => {}
+        Target::Lsn(lsn) => return Ok(consistent.max(*lsn)),
+        _ => return Ok(consistent),
+    }
+    let size = SegmentSize::new(facts.segment_size)?;
+    let (first, end) = (facts.start_lsn.segno(size), plan.wal_end.segno(size));
+    for segno in (first..end).rev() {
+        let name = SegmentName::from_segno(plan.history.owner_of(segno, size), segno, size)?;
+        let key = catalog.place.wal(&WalName::Segment(name));
+        let segment = catalog.archive.read_bytes(&key, ObjectKind::Wal, size.bytes()).await?;
+        let last = blocking(move || {
+            let mut scanner = Scanner::new(size);
+            scanner.segment(start(segno, size), &segment, &mut |_| {})?;
+            Ok(scanner.last_record())
+        });
+        if let Some(last) = last.await? {
+            return Ok(consistent.max(last));
+        }
+    }
+    Ok(consistent)
 }
 
 /// Where the first restore point of that name behind the backup's start ends, looking no further than `newest`.

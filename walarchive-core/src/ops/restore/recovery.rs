@@ -87,6 +87,9 @@ fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\\', r"\\").replace('\'', "''"))
 }
 
+/// From this version on, recovery reads WAL ahead of what it replays.
+const READS_AHEAD_SINCE: u32 = 15;
+
 const TARGETS: [&str; 5] = [
     "recovery_target",
     "recovery_target_lsn",
@@ -130,6 +133,11 @@ impl Recovery {
         TARGETS.iter().filter(|name| **name != kind).for_each(|name| set(&mut text, name, ""));
         if !kind.is_empty() {
             set(&mut text, kind, &value);
+        }
+        // Reading ahead, recovery would meet what is behind its target, and end of damage that it does not need.
+        let is_near = *target == Target::Immediate || !plan.passed_over.is_empty();
+        if is_near && facts.pg_major >= READS_AHEAD_SINCE {
+            set(&mut text, "recovery_prefetch", "off");
         }
         set(&mut text, "recovery_target_inclusive", if self.exclusive { "off" } else { "on" });
         set(&mut text, "recovery_target_action", self.action.name());

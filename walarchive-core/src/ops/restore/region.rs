@@ -1,7 +1,6 @@
-//! Regions: pages of files that are put together in memory before they are written, and the reads that they take.
+//! Regions: pages of files that are put together in memory before they are written, and the frames that they take.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::file::TargetFile;
@@ -10,10 +9,6 @@ use crate::error::{Error, Result};
 
 /// Pages of a region. Large enough for long writes, small enough to be in the processor's cache.
 pub(super) const REGION: u32 = 512;
-/// Stored bytes that one read asks for at most, unless one frame is longer.
-const READ: u64 = 2 << 20;
-/// Stored bytes between two frames that are read along rather than asking again.
-const GAP: u64 = 64 << 10;
 /// Frames that are kept for the next region at most.
 const HELD: usize = 16;
 
@@ -98,38 +93,6 @@ pub(super) fn add_uses(
     Ok(())
 }
 
-/// One read: frames of a pack, some of which may lie between those that are wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Read {
-    pub(super) pack: u32,
-    pub(super) frames: Range<usize>,
-}
-
-/// The fewest reads that give the frames of `uses` without those that are `held`.
-pub(super) fn reads<'a>(
-    uses: &Uses,
-    held: &BTreeSet<FrameId>,
-    frames: impl Fn(u32) -> Result<&'a [FrameEntry]>,
-) -> Result<Vec<Read>> {
-    let mut reads: Vec<Read> = Vec::new();
-    for (pack, frame) in uses.keys().copied().filter(|id| !held.contains(id)) {
-        let table = frames(pack)?;
-        let (Some(entry), Some(last)) = (table.get(frame), reads.last_mut()) else {
-            reads.push(Read { pack, frames: frame..frame + 1 });
-            continue;
-        };
-        let start = table.get(last.frames.start).map_or(0, |entry| entry.at);
-        let end = last.frames.end.checked_sub(1).and_then(|last| table.get(last));
-        let gap = end.map_or(u64::MAX, |end| entry.at.saturating_sub(end.at + u64::from(end.stored)));
-        if last.pack == pack && gap <= GAP && entry.at + u64::from(entry.stored) - start <= READ {
-            last.frames.end = frame + 1;
-        } else {
-            reads.push(Read { pack, frames: frame..frame + 1 });
-        }
-    }
-    Ok(reads)
-}
-
 /// The frames that the next region needs as well: where it begins, in each pack.
 pub(super) fn held(now: &Uses, next: &Uses) -> BTreeSet<FrameId> {
     now.keys().filter(|id| next.contains_key(id)).copied().take(HELD).collect()
@@ -139,6 +102,7 @@ pub(super) fn held(now: &Uses, next: &Uses) -> BTreeSet<FrameId> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::ops::Range;
 
     /// Packs of frames that hold some pages each and are stored in some bytes.
     fn packs(frames: &[(u32, u32)]) -> Vec<FrameEntry> {
@@ -152,8 +116,7 @@ mod tests {
     }
 
     proptest! {
-        /// Every page is found in the place that counting page by page gives, and each frame is read once, by the read that
-        /// says so.
+        /// Every page is found in the place that counting page by page gives.
         #[test]
         fn pages_are_found_where_they_are(
             frames in prop::collection::vec((1u32..40, 1u32..300_000), 1..30),
@@ -179,16 +142,6 @@ mod tests {
                 uses.iter().flat_map(move |at| (0..at.count).map(move |n| (at.to + n, (*frame, at.first + n))))
             }).collect();
             prop_assert_eq!(found, wanted);
-            let reads = reads(&uses, &BTreeSet::new(), |_| Ok(&table)).unwrap();
-            for (_, frame) in uses.keys() {
-                prop_assert_eq!(reads.iter().filter(|read| read.frames.contains(frame)).count(), 1);
-            }
-            for read in &reads {
-                let (first, last) = (&table[read.frames.start], &table[read.frames.end - 1]);
-                let len = last.at + u64::from(last.stored) - first.at;
-                prop_assert!(len <= READ || read.frames.len() == 1, "{} bytes", len);
-                prop_assert!(uses.contains_key(&(0, read.frames.start)) && uses.contains_key(&(0, read.frames.end - 1)));
-            }
         }
     }
 
@@ -200,12 +153,9 @@ mod tests {
     }
 
     #[test]
-    fn what_the_next_region_needs_is_not_read_again() {
-        let table = packs(&[(32, 100); 8]);
+    fn what_the_next_region_needs_is_held() {
         let uses = |frames: Range<usize>| -> Uses { frames.map(|frame| ((0, frame), Vec::new())).collect() };
         let (now, next) = (uses(0..4), uses(3..7));
-        let held = held(&now, &next);
-        assert_eq!(held, [(0, 3)].into());
-        assert_eq!(reads(&next, &held, |_| Ok(&table)).unwrap(), [Read { pack: 0, frames: 4..7 }]);
+        assert_eq!(held(&now, &next), [(0, 3)].into());
     }
 }

@@ -53,7 +53,7 @@ pub(super) struct Survey {
 impl Visitor for Survey {
     fn line(&mut self, _: &Facts, _: &[PackRecord], line: Line) -> Result<()> {
         match line {
-            Line::Pack(_) => Ok(()),
+            Line::Pack(_) | Line::Stream(_) | Line::Bytes(_) => Ok(()),
             Line::Dir(path, _) => self.path(&path, true),
             Line::File(record) => {
                 self.path(&record.path, false)?;

@@ -11,9 +11,8 @@ use super::delta;
 use super::fill::{fill, read_small};
 use super::give::Giver;
 use super::layout::Layout;
-use super::packs::Packs;
 use super::survey::Survey;
-use crate::archive::{BackupId, Catalog, Facts, FileRecord, Manifest, scan};
+use crate::archive::{BackupId, Catalog, Facts, FileRecord, Manifest, OpenPacks, scan};
 use crate::crossing::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::files;
@@ -44,9 +43,10 @@ impl Restore {
             .control
             .take()
             .ok_or_else(|| Error::damaged(format!("backup {} has no pg_control", self.id)))?;
-        let packs = Packs::open(&self.catalog, &manifest.packs, &survey.packs).await.map_err(|error| {
-            error.during(format!("backup {} cannot be restored; nothing was written", self.id))
-        })?;
+        let packs =
+            OpenPacks::open(&self.catalog, &manifest.packs, &survey.packs).await.map_err(|error| {
+                error.during(format!("backup {} cannot be restored; nothing was written", self.id))
+            })?;
         let (bytes, mut notes) = (survey.bytes.values().sum(), self.notes(&survey));
         notes.extend(self.begin(&manifest.facts, &control, survey).await?);
         self.progress.begin("restoring", bytes);
@@ -99,7 +99,7 @@ impl Restore {
         Ok(notes)
     }
 
-    async fn write_files(&self, packs: Arc<Packs>) -> Result<u64> {
+    async fn write_files(&self, packs: Arc<OpenPacks>) -> Result<u64> {
         let give = |tasks| async move {
             let (layout, choice) = (self.layout.clone(), self.choice.clone());
             let giver = Giver { layout, choice, pg_manifest: None, tasks };
@@ -110,7 +110,7 @@ impl Restore {
     }
 
     /// What makes the directory a cluster comes last, when all else is durable.
-    async fn finish(&self, manifest: &Manifest, control: FileRecord, packs: Arc<Packs>) -> Result<()> {
+    async fn finish(&self, manifest: &Manifest, control: FileRecord, packs: Arc<OpenPacks>) -> Result<()> {
         let (restore, facts) = (self.clone(), manifest.facts.clone());
         blocking(move || {
             let layout = &restore.layout;
@@ -144,7 +144,7 @@ fn append(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
 }
 
 /// Refuses when the data will not fit. What is not there yet is looked up in the nearest directory that is.
-fn check_space(layout: &Layout, bytes: &BTreeMap<Option<u32>, u64>) -> Result<()> {
+pub(super) fn check_space(layout: &Layout, bytes: &BTreeMap<Option<u32>, u64>) -> Result<()> {
     let mut wanted: BTreeMap<u64, (&Path, u64)> = BTreeMap::new();
     for (tablespace, bytes) in bytes {
         let elsewhere = layout.tablespaces.iter().find(|known| Some(known.oid) == *tablespace);

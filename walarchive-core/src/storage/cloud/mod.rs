@@ -179,6 +179,10 @@ impl Storage for CloudStorage {
         Ok(Box::new(CloudUpload { client, key: key.to_owned(), path, id, sent: Mutex::default() }))
     }
 
+    async fn replace(&self, key: &str) -> Result<Box<dyn Upload>> {
+        self.upload(key).await
+    }
+
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Part> {
         self.objects.get(key, range).await
     }

@@ -117,8 +117,14 @@ impl Link {
         Some(found.fs_id).filter(|id| *id != 0)
     }
 
+    /// Refuses to store anything on a server that could lose it.
+    pub(super) fn must_sync(&self, session: &Session) -> Result<()> {
+        session.must_sync(&self.options.host)
+    }
+
     /// Makes the archive's directory with all that lead to it, durably, as for a directory of this machine.
     async fn create_root(&self, session: &Session) -> Result<()> {
+        self.must_sync(session)?;
         let place = self.place();
         let failed = |failure: Failure| failure.explain("making the archive's directory", &place);
         let mut missing = Vec::new();

@@ -146,6 +146,7 @@ impl Storage for SftpStorage {
     async fn create(&self, key: &str, payload: Vec<Bytes>) -> Result<Created> {
         key::object(key)?;
         let session = self.link.session().await?;
+        self.link.must_sync(&session)?;
         let path = path(&session, key);
         // What is there already need not be sent and synced under another name first, to find that out.
         let (root, taken) = futures::join!(self.link.check(&session), session.is_taken(&path));
@@ -162,6 +163,7 @@ impl Storage for SftpStorage {
     async fn upload(&self, key: &str) -> Result<Box<dyn Upload>> {
         key::object(key)?;
         let session = self.link.session().await?;
+        self.link.must_sync(&session)?;
         self.link.check(&session).await?;
         let staged = self.stage(&session, key).await?;
         let staged = staged[session.root.len() + 1..].to_owned();

@@ -69,6 +69,8 @@ pub(super) struct Session {
     pub(super) handles: Semaphore,
     forgotten: AtomicUsize,
     lost: AtomicBool,
+    /// Whether the server makes files durable.
+    syncs: bool,
     /// Whether the server makes hard links.
     pub(super) links: bool,
     /// Whether the server tells about its file systems.
@@ -93,13 +95,7 @@ impl Session {
             Err(_) => return Err(session.no_start(options, "no answer in time").await),
         };
         let has = |name: &str| version.extensions.contains_key(name);
-        if !has(FSYNC) {
-            let message =
-                format!("the SFTP server {} cannot make files durable: it has no {FSYNC}", options.host);
-            return Err(Error::usage(message)
-                .on(&options.host)
-                .hint("use a server that has it, such as OpenSSH"));
-        }
+        session.syncs = has(FSYNC);
         session.links = has(HARDLINK);
         session.tells_space = has(STATVFS);
         if let Some(below) = options.path.strip_prefix("/~/") {
@@ -138,10 +134,22 @@ impl Session {
             handles: Semaphore::new(HANDLES),
             forgotten: AtomicUsize::new(0),
             lost: AtomicBool::new(false),
+            syncs: false,
             links: false,
             tells_space: false,
             root: options.path.trim_end_matches('/').to_owned(),
         })
+    }
+
+    /// Refuses to store anything on a server that could lose it.
+    pub(super) fn must_sync(&self, host: &str) -> Result<()> {
+        if self.syncs {
+            return Ok(());
+        }
+        let message = format!("the SFTP server {host} cannot make files durable: it has no {FSYNC}");
+        Err(Error::usage(message).on(host).hint(
+            "use a server that has it, such as OpenSSH; one that only lets read, as with internal-sftp -R, does not say that it has it",
+        ))
     }
 
     /// Why there is no connection, as far as `ssh` has said.

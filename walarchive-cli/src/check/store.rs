@@ -1,37 +1,18 @@
-//! `check`: one line for Nagios and the like, then the details.
+//! `check store`: whether the store keeps what archives depend on.
 
 use serde_json::{Value, json};
 use walarchive_core::ops::check_store::{self, Guarantee, StoreReport, Verdict};
 use walarchive_core::{Error, Result};
 
+use super::Status;
 use crate::run::Context;
 
-/// How a check ends, as Nagios has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Status {
-    Ok = 0,
-    Warning = 1,
-    Critical = 2,
-    Unknown = 3,
-}
-
-impl Status {
-    fn of(report: &StoreReport) -> Status {
-        match report.verdict() {
-            Verdict::Broken => Status::Critical,
-            _ if report.unreachable.is_some() => Status::Unknown,
-            Verdict::Lacking => Status::Warning,
-            Verdict::Holds => Status::Ok,
-        }
-    }
-
-    fn word(self) -> &'static str {
-        match self {
-            Status::Ok => "OK",
-            Status::Warning => "WARNING",
-            Status::Critical => "CRITICAL",
-            Status::Unknown => "UNKNOWN",
-        }
+fn status_of(report: &StoreReport) -> Status {
+    match report.verdict() {
+        Verdict::Broken => Status::Critical,
+        _ if report.unreachable.is_some() => Status::Unknown,
+        Verdict::Lacking => Status::Warning,
+        Verdict::Holds => Status::Ok,
     }
 }
 
@@ -53,14 +34,12 @@ pub(crate) async fn store(context: Context, objects: u32) -> Result<u8> {
         }
         Err(error) => return Err(error),
     }
-    let reports: Vec<_> = reports.iter().map(|(url, report)| (url, report, Status::of(report))).collect();
-    // A promise that is broken tells more than a store that did not answer.
-    let rank = |status: &Status| {
-        [Status::Ok, Status::Warning, Status::Unknown, Status::Critical]
-            .iter()
-            .position(|known| known == status)
-    };
-    let worst = reports.iter().map(|(.., status)| *status).max_by_key(rank).unwrap_or(Status::Unknown);
+    let reports: Vec<_> = reports.iter().map(|(url, report)| (url, report, status_of(report))).collect();
+    let worst = reports
+        .iter()
+        .map(|(.., status)| *status)
+        .max_by_key(|status| status.rank())
+        .unwrap_or(Status::Unknown);
     let mut documents: Vec<_> =
         reports.iter().map(|(url, report, status)| document(url, report, *status)).collect();
     let document = match documents.len() {

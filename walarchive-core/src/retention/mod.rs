@@ -2,6 +2,9 @@
 //!
 //! Time is measured back from the newest backup, not from now: where backups have stopped, or a clock is wrong, nothing ages.
 
+pub mod dumps;
+pub mod reports;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The lease of a running backup: as long as it lasts, nobody removes what the backup has stored.
+//! The lease of a running backup, or of a run of dumps: as long as it lasts, nobody removes packs.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -6,16 +6,26 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use jiff::Timestamp;
 
-use crate::archive::{Archive, BackupId, ObjectKind, Place};
+use super::{Archive, BackupId, ObjectKind, Place};
 use crate::codec::{Codec, PlainSink};
 use crate::error::{Error, Kind, Result};
 
 /// The pause after a renewal that failed is this part of the lease's duration.
 const AGAIN: u32 = 20;
 
+impl Archive {
+    /// Takes away the leases of what is over. One that stays behind ends by itself.
+    pub(crate) async fn end_leases(&self, place: &Place, id: &BackupId) {
+        let leases: Result<Vec<_>> = self.storage.list(&place.lease_prefix(id)).try_collect().await;
+        for lease in leases.unwrap_or_default() {
+            let _ = self.storage.delete(&lease.key).await;
+        }
+    }
+}
+
 /// A lease that is renewed well before it ends. One that ended is never renewed: what it protected may be gone.
 #[derive(Clone)]
-pub(super) struct Lease {
+pub struct HeldLease {
     archive: Archive,
     place: Place,
     id: BackupId,
@@ -24,16 +34,17 @@ pub(super) struct Lease {
     until: Arc<Mutex<Timestamp>>,
 }
 
-impl Lease {
+impl HeldLease {
     /// Takes the lease. It must be there before the backup's first object.
-    pub(super) async fn take(
+    pub async fn take(
         archive: Archive,
         place: Place,
         id: BackupId,
         codec: Arc<dyn Codec>,
         lasts: Duration,
-    ) -> Result<Lease> {
-        let lease = Lease { archive, place, id, codec, lasts, until: Arc::new(Mutex::new(Timestamp::MIN)) };
+    ) -> Result<HeldLease> {
+        let lease =
+            HeldLease { archive, place, id, codec, lasts, until: Arc::new(Mutex::new(Timestamp::MIN)) };
         lease.write().await?;
         Ok(lease)
     }
@@ -57,7 +68,7 @@ impl Lease {
     }
 
     /// Renews the lease, for as long as it is polled.
-    pub(super) async fn keep(&self) {
+    pub async fn keep(&self) {
         let mut pause = self.lasts / 3;
         loop {
             tokio::time::sleep(pause).await;
@@ -70,28 +81,23 @@ impl Lease {
     }
 
     /// Whether the lease still lasts: if it does not, what the backup stored may be gone.
-    pub(super) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         if Timestamp::now() < *self.until.lock().unwrap_or_else(PoisonError::into_inner) {
             return Ok(());
         }
         Err(Error::new(
             Kind::Busy,
-            format!("backup {} could not renew its lease in time and is not committed: 'prune' may have removed its packs", self.id),
+            format!(
+                "{} {} could not renew its lease in time and is not committed: 'prune' may have removed its packs",
+                self.place.noun(),
+                self.id
+            ),
         )
         .hint("was this machine suspended, or the store out of reach? Start again, with a longer backup.lease if need be"))
     }
 
     /// The lease is of no use any more.
-    pub(super) async fn end(&self) {
-        end(&self.archive, &self.place, &self.id).await;
-    }
-}
-
-/// Takes away the leases of a backup that is over. One that stays behind ends by itself.
-pub(super) async fn end(archive: &Archive, place: &Place, id: &BackupId) {
-    let storage = archive.storage();
-    let leases: Result<Vec<_>> = storage.list(&place.lease_prefix(id)).try_collect().await;
-    for lease in leases.unwrap_or_default() {
-        let _ = storage.delete(&lease.key).await;
+    pub async fn end(&self) {
+        self.archive.end_leases(&self.place, &self.id).await;
     }
 }

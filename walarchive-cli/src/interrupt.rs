@@ -1,5 +1,7 @@
 //! Being told to stop.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -7,20 +9,19 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
-use walarchive_core::{Error, Result};
-
-use super::failed;
+use tokio::runtime::Runtime;
+use walarchive_core::{Error, Kind, Result};
 
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Remembers the signal that told this process to stop. Everything that waits looks here, so that what was started is
 /// ended and removed on the usual way out.
 #[derive(Debug, Clone)]
-pub(super) struct Interrupt(Arc<AtomicUsize>);
+pub(crate) struct Interrupt(Arc<AtomicUsize>);
 
 impl Interrupt {
     /// Catches the signals that ask for an end, from now on.
-    pub(super) fn listen() -> Result<Interrupt> {
+    pub(crate) fn listen() -> Result<Interrupt> {
         let seen = Arc::new(AtomicUsize::new(0));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             let number = usize::try_from(signal).unwrap_or_default();
@@ -31,19 +32,33 @@ impl Interrupt {
     }
 
     /// The signal, once there was one.
-    pub(super) fn signal(&self) -> Option<u8> {
+    pub(crate) fn signal(&self) -> Option<u8> {
         u8::try_from(self.0.load(Ordering::SeqCst)).ok().filter(|signal| *signal != 0)
     }
 
-    fn check(&self) -> Result<()> {
+    /// An error once there was one.
+    pub(crate) fn check(&self) -> Result<()> {
         match self.signal() {
             Some(signal) => Err(failed(format!("stopped by signal {signal}"))),
             None => Ok(()),
         }
     }
 
+    /// Waits for async work, until a signal comes.
+    pub(crate) fn during<T>(&self, runtime: &Runtime, work: impl Future<Output = Result<T>>) -> Result<T> {
+        runtime.block_on(async {
+            let mut work = pin!(work);
+            loop {
+                match tokio::time::timeout(PAUSE, work.as_mut()).await {
+                    Ok(done) => return done,
+                    Err(_) => self.check()?,
+                }
+            }
+        })
+    }
+
     /// Asks `done` every few milliseconds until it says yes; an error when `limit` has passed or a signal came.
-    pub(super) fn wait(
+    pub(crate) fn wait(
         &self,
         what: &str,
         limit: Duration,
@@ -61,4 +76,8 @@ impl Interrupt {
             thread::sleep(PAUSE);
         }
     }
+}
+
+fn failed(message: String) -> Error {
+    Error::new(Kind::Local, message)
 }

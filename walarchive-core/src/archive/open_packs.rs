@@ -1,4 +1,4 @@
-//! The packs of a backup, opened, and reads of their frames that are under way.
+//! The packs of a backup or a dump, opened, and reads of their frames that are under way.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use tokio::task::JoinHandle;
 
-use crate::archive::{Catalog, FrameEntry, PackReader, PackRecord};
+use super::{Catalog, FrameEntry, PackReader, PackRecord};
 use crate::crossing::Bridge;
 use crate::error::{Error, Kind, Result};
 
@@ -16,64 +16,66 @@ use crate::error::{Error, Kind, Result};
 const OPENING: usize = 16;
 
 /// The packs that are to be read, by their numbers in the manifest.
-pub(super) struct Packs {
+pub(crate) struct OpenPacks {
     open: BTreeMap<u32, Arc<PackReader>>,
     bridge: Bridge,
 }
 
-impl Packs {
+impl OpenPacks {
     /// Opens those of the packs that are `wanted`: proves that each is there, in its length, with its index.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         catalog: &Catalog,
         records: &[PackRecord],
         wanted: &BTreeSet<u32>,
-    ) -> Result<Packs> {
+    ) -> Result<OpenPacks> {
         let open = |number: u32| async move {
             let record = records.get(number as usize).ok_or_else(|| {
                 Error::damaged(format!("a file refers to pack {number}, which the manifest does not have"))
             })?;
             let pack = PackReader::open(&catalog.archive, &catalog.place, record);
             pack.await.map(|pack| (number, Arc::new(pack))).map_err(|error| match error.kind() {
-                Kind::Absent => Error::damaged("a pack that the backup needs is missing")
-                    .on(catalog.place.pack(&record.name)),
+                Kind::Absent => {
+                    Error::damaged(format!("a pack that the {} needs is missing", catalog.place.noun()))
+                        .on(catalog.place.pack(&record.name))
+                }
                 _ => error,
             })
         };
         let opening: Vec<_> = wanted.iter().copied().map(open).collect();
         let open = futures::stream::iter(opening).buffer_unordered(OPENING).try_collect().await?;
-        Ok(Packs { open, bridge: Bridge::current()? })
+        Ok(OpenPacks { open, bridge: Bridge::current()? })
     }
 
     /// A pack by its number.
-    pub(super) fn get(&self, number: u32) -> Result<&Arc<PackReader>> {
+    pub(crate) fn get(&self, number: u32) -> Result<&Arc<PackReader>> {
         self.open.get(&number).ok_or_else(|| Error::bug("a pack was not opened"))
     }
 
     /// The frames of a pack.
-    pub(super) fn frames(&self, number: u32) -> Result<&[FrameEntry]> {
+    pub(crate) fn frames(&self, number: u32) -> Result<&[FrameEntry]> {
         self.get(number).map(|pack| pack.frames())
     }
 }
 
 /// Reads that were begun, in the order in which their bytes are wanted.
 #[derive(Default)]
-pub(super) struct Flight(VecDeque<JoinHandle<Result<Bytes>>>);
+pub(crate) struct Flight(VecDeque<JoinHandle<Result<Bytes>>>);
 
 impl Flight {
     /// How many are under way.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Begins to read frames of a pack.
-    pub(super) fn begin(&mut self, packs: &Packs, pack: u32, frames: Range<usize>) -> Result<()> {
+    pub(crate) fn begin(&mut self, packs: &OpenPacks, pack: u32, frames: Range<usize>) -> Result<()> {
         let reader = packs.get(pack)?.clone();
         self.0.push_back(packs.bridge.spawn(async move { reader.read(frames).await }));
         Ok(())
     }
 
     /// Waits for the bytes of the read that was begun first.
-    pub(super) fn next(&mut self, packs: &Packs) -> Result<Bytes> {
+    pub(crate) fn next(&mut self, packs: &OpenPacks) -> Result<Bytes> {
         let first = self.0.pop_front().ok_or_else(|| Error::bug("no read was begun"))?;
         packs.bridge.wait(first).map_err(|error| Error::bug("a read stopped").because(error))?
     }

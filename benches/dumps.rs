@@ -1,0 +1,104 @@
+//! Logical dumps of one live database, beside what people do without this program: `pg_dump` alone, into `zstd`, and in
+//! parallel into a directory. All in one run; ratios are to `pg_dump` alone, which nobody can beat with one connection.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use walarchive_benches::{Used, smoke};
+use walarchive_tests::{Cluster, Product, Scratch, bytes_below};
+
+const ROUNDS: usize = 3;
+/// MB of text for each unit of pgbench's scale.
+const OF_A_SCALE: u32 = 10;
+
+/// MB of text that are dumped: `--mb N` on the command line, else 1200.
+fn wanted_mb() -> u32 {
+    let mut args = std::env::args().skip_while(|arg| arg != "--mb").skip(1);
+    let said = args.next().map(|number| number.parse().expect("--mb is followed by a number"));
+    said.unwrap_or(if smoke() { 20 } else { 1200 })
+}
+
+struct Place {
+    scratch: Scratch,
+    cluster: Cluster,
+    product: Product,
+}
+
+/// A way to dump, and where what it stores is.
+struct Way<'a> {
+    name: &'a str,
+    command: Box<dyn Fn() -> Command + 'a>,
+    stored: PathBuf,
+}
+
+fn main() {
+    let scratch = Scratch::new();
+    let Some(cluster) = Cluster::builder(&scratch).conf("shared_buffers = 256MB").start() else { return };
+    cluster.pgbench_init((wanted_mb() / OF_A_SCALE).max(1));
+    cluster.psql("checkpoint");
+    let mut product = Product::new(&scratch);
+    product.set("WALARCHIVE_CONNECTION", &cluster.conninfo());
+    product.set("WALARCHIVE_DUMP_PARALLEL_FROM", "1");
+    let place = Place { scratch, cluster, product };
+    let ways = place.ways();
+    let mut taken: Vec<Vec<Used>> = vec![Vec::new(); ways.len()];
+    let mut stored = vec![0; ways.len()];
+    for _ in 0..if smoke() { 1 } else { ROUNDS } {
+        for (number, way) in ways.iter().enumerate() {
+            rustix::fs::sync();
+            let before = bytes_below(&way.stored);
+            taken[number].push(Used::by((way.command)()));
+            stored[number] = bytes_below(&way.stored).saturating_sub(before);
+            let _ = std::fs::remove_dir_all(place.scratch.join("dir"));
+            let _ = std::fs::remove_file(place.scratch.join("file"));
+        }
+    }
+    println!("\ndumps: pgbench, about {} MB of text", wanted_mb());
+    let floor = Used::middle(&taken[0]).wall.as_secs_f64();
+    for ((way, taken), stored) in ways.iter().zip(&taken).zip(stored) {
+        let used = Used::middle(taken);
+        let ratio = used.wall.as_secs_f64() / floor;
+        println!("{}  {ratio:5.2} x  {:9.1} MB stored", used.line(way.name), stored as f64 / 1e6);
+    }
+}
+
+impl Place {
+    fn ways(&self) -> Vec<Way<'_>> {
+        let shell = |script: &'static str| {
+            Box::new(move || {
+                let mut shell = self.cluster.client_command("sh");
+                shell.args(["-c", script]);
+                shell
+            })
+        };
+        let dump = |args: &'static [&'static str]| {
+            Box::new(move || self.product.command(&[&["dump", "create", "--no-globals"], args].concat()))
+        };
+        let archive = self.product.archive_dir();
+        let (file, dir) = (self.scratch.join("file"), self.scratch.join("dir"));
+        vec![
+            Way {
+                name: "pg_dump to nowhere",
+                command: shell("pg_dump postgres > /dev/null"),
+                stored: file.clone(),
+            },
+            Way {
+                name: "pg_dump | zstd -1",
+                command: shell("pg_dump postgres | zstd -1 -q -f -o file"),
+                stored: file.clone(),
+            },
+            Way { name: "dump create, all anew", command: dump(&["--full"]), stored: archive.clone() },
+            Way { name: "dump create, nothing changed", command: dump(&[]), stored: archive.clone() },
+            Way {
+                name: "pg_dump -Fd -j2 -Z1",
+                command: shell("exec pg_dump -Fd -j2 -Z1 -f dir postgres"),
+                stored: dir,
+            },
+            Way {
+                name: "dump create --jobs 2, all anew",
+                command: dump(&["--full", "--jobs", "2"]),
+                stored: archive.clone(),
+            },
+        ]
+    }
+}
