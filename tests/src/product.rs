@@ -244,14 +244,20 @@ fn programs() -> Arc<Programs> {
     programs
 }
 
-/// Builds the programs with the profile of the tests; `$WALARCHIVE_TEST_BIN` names a directory of ready ones.
+/// An example of the library, built.
+pub fn example(name: &str) -> PathBuf {
+    build().join("examples").join(name)
+}
+
+/// Builds the programs and examples with the profile of the tests; `$WALARCHIVE_TEST_BIN` names a directory of ready ones.
 fn build() -> PathBuf {
     if let Some(dir) = env::var_os("WALARCHIVE_TEST_BIN") {
         return PathBuf::from(dir);
     }
     let release = !cfg!(debug_assertions);
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()));
-    command.current_dir(workspace()).args(["build", "--quiet", "--locked", "--package", "walarchive-cli"]);
+    command.current_dir(workspace()).args(["build", "--quiet", "--locked", "--bins", "--examples"]);
+    command.args(["--package", "walarchive-cli", "--package", "walarchive-core"]);
     command.args(release.then_some("--release"));
     let output = command.output().expect("run cargo");
     assert!(output.status.success(), "building the product: {}", String::from_utf8_lossy(&output.stderr));

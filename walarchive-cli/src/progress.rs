@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use walarchive_core::Result;
 use walarchive_core::progress::Progress;
 
 use crate::output::Output;
@@ -53,8 +54,9 @@ impl Progress for Terminal {
         }
     }
 
-    fn advance(&self, bytes: u64) {
+    fn advance(&self, bytes: u64) -> Result<()> {
         self.with_bar(|bar| bar.inc(bytes));
+        Ok(())
     }
 
     fn note(&self, message: &str) {

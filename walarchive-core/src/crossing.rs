@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::error::{Error, Result};
 
@@ -19,6 +19,53 @@ where
             Err(error) => Err(Error::bug("a worker stopped unexpectedly").because(error)),
         },
         Err(_) => work(),
+    }
+}
+
+/// Runs the library's async calls for callers that are not async themselves. Any number of threads may wait at once.
+///
+/// ```
+/// use walarchive_core::storage::MemoryStorage;
+/// use walarchive_core::{Archive, Blocking};
+///
+/// let blocking = Blocking::new()?;
+/// let (made, _) = blocking.wait(Archive::init(&MemoryStorage::default(), true))?;
+/// assert!(made.encrypted());
+/// # Ok::<(), walarchive_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Blocking(Option<Runtime>);
+
+impl Blocking {
+    /// A runtime of its own, without a thread of its own: calls run on the thread that waits for them.
+    pub fn new() -> Result<Blocking> {
+        let built = Builder::new_current_thread().enable_all().build();
+        built.map(|runtime| Blocking(Some(runtime))).map_err(|error| Error::io("cannot start", error))
+    }
+
+    /// Waits for `work`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`, and `Usage` on a thread that drives async code: waiting there would keep everything else from
+    /// going on.
+    pub fn wait<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        if Handle::try_current().is_ok() {
+            return Err(Error::usage("a blocking call was made in async code").hint("await the async one"));
+        }
+        match &self.0 {
+            Some(runtime) => runtime.block_on(work),
+            None => Err(Error::bug("a runtime was used after its end")),
+        }
+    }
+}
+
+impl Drop for Blocking {
+    /// Work that was left behind is not waited for: it may be waiting for a network.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

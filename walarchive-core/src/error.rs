@@ -40,6 +40,8 @@ pub enum Kind {
     Denied,
     /// This machine: disk full, permission, local input or output.
     Local,
+    /// The caller asked for an end.
+    Cancelled,
     /// A mistake in this program.
     Bug,
 }
@@ -53,7 +55,7 @@ impl Kind {
             Kind::Conflict | Kind::WrongCluster | Kind::UnsafeTarget | Kind::Unrestorable | Kind::Busy => 3,
             Kind::Damaged | Kind::Key => 4,
             Kind::Unreachable | Kind::Denied => 5,
-            Kind::Local => 6,
+            Kind::Local | Kind::Cancelled => 6,
             Kind::Bug => 70,
         }
     }
@@ -73,6 +75,7 @@ impl Kind {
             Kind::Unreachable => "unreachable",
             Kind::Denied => "denied",
             Kind::Local => "local",
+            Kind::Cancelled => "cancelled",
             Kind::Bug => "bug",
         }
     }
@@ -80,6 +83,11 @@ impl Kind {
     /// Whether the same call may succeed later without anybody changing anything here.
     pub fn is_transient(self) -> bool {
         matches!(self, Kind::Unreachable)
+    }
+
+    /// Whether the next object would fail as this one did, so that going on is of no use.
+    pub fn concerns_all(self) -> bool {
+        matches!(self, Kind::Unreachable | Kind::Denied | Kind::Cancelled)
     }
 }
 

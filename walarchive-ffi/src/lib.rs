@@ -50,7 +50,7 @@ pub extern "C" fn walarchive_status_text(status: u32) -> *const c_char {
             () if is(Kind::Conflict) => c"refused",
             () if is(Kind::Damaged) => c"damaged or not authentic",
             () if is(Kind::Unreachable) => c"unreachable",
-            () if is(Kind::Local) => c"this machine's input or output",
+            () if is(Kind::Local) => c"this machine's input or output, or an end that was asked for",
             () if is(Kind::Bug) => c"a bug in walarchive",
             () => c"unknown status",
         };

@@ -82,6 +82,18 @@ pub struct Keys {
     pub trusted_writers: Vec<Writer>,
 }
 
+impl Keys {
+    /// Whoever has `identity` writes and reads, and nobody else.
+    pub fn of(identity: Identity) -> Keys {
+        Keys { recipients: vec![identity.recipient()], identities: vec![identity], ..Keys::default() }
+    }
+
+    /// Writes for `recipients`, and reads nothing.
+    pub fn writing_for(recipients: impl IntoIterator<Item = Recipient>) -> Keys {
+        Keys { recipients: recipients.into_iter().collect(), ..Keys::default() }
+    }
+}
+
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Keys({} recipients, {} identities)", self.recipients.len(), self.identities.len())

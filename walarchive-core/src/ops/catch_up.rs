@@ -128,15 +128,14 @@ impl Target<'_> {
                 .map(|object| async move { (self.bring(&object.key).await, object.size) })
                 .buffer_unordered(at_once);
             while let Some((result, size)) = brought.next().await {
-                self.progress.advance(size);
-                match result {
+                match result.and_then(|brought| self.progress.advance(size).map(|()| brought)) {
                     Ok(Brought::New(bytes)) => {
                         caught.objects += 1;
                         caught.bytes += bytes;
                     }
                     Ok(Brought::There) => {}
                     Err(error) => {
-                        let lost = error.kind().is_transient();
+                        let lost = error.kind().concerns_all();
                         done.problem(error);
                         // It will not be reached for the others either.
                         if lost {

@@ -66,8 +66,7 @@ pub async fn rotate(request: &RotateRequest) -> Result<Rotated> {
         .map(|entry| async move { (entry, request.archive.rotate(&entry.key, request.rotation).await) })
         .buffer_unordered(request.jobs.max(1));
     while let Some((entry, result)) = results.next().await {
-        request.progress.advance(entry.size);
-        match result {
+        match result.and_then(|heads| request.progress.advance(entry.size).map(|()| heads)) {
             Ok(NewHeads { bytes: 0, .. }) => rotated.current += 1,
             Ok(NewHeads { bytes, signed }) => {
                 rotated.objects += 1;
@@ -85,7 +84,7 @@ pub async fn rotate(request: &RotateRequest) -> Result<Rotated> {
                 )));
             }
             Err(error) => {
-                let is_over = error.kind().is_transient() || error.kind() == Kind::Denied;
+                let is_over = error.kind().concerns_all();
                 rotated.problems.add(&entry.key, error);
                 if is_over {
                     break;

@@ -1,9 +1,9 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use async_trait::async_trait;
 
 use super::{WalFile, WalSource};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The one file that `archive_command` names.
 #[derive(Debug)]
@@ -12,9 +12,7 @@ pub struct FileSource(Option<WalFile>);
 impl FileSource {
     /// The file at `path`, whose last part is a WAL file's name.
     pub fn new(path: &Path) -> Result<FileSource> {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let name = name.parse().map_err(|error: Error| error.on(path.display()))?;
-        Ok(FileSource(Some(WalFile { name, path: PathBuf::from(path) })))
+        WalFile::at(path).map(|file| FileSource(Some(file)))
     }
 }
 

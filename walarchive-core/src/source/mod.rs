@@ -3,13 +3,13 @@
 mod file;
 mod ready;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 pub use file::FileSource;
 pub use ready::{ReadySource, Waiting, waiting};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::wal::WalName;
 
 /// One WAL file that is complete and waits to be stored.
@@ -19,6 +19,15 @@ pub struct WalFile {
     pub name: WalName,
     /// Where its bytes are.
     pub path: PathBuf,
+}
+
+impl WalFile {
+    /// The file at `path`, whose last part is a WAL file's name.
+    pub fn at(path: &Path) -> Result<WalFile> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = name.parse().map_err(|error: Error| error.on(path.display()))?;
+        Ok(WalFile { name, path: path.to_owned() })
+    }
 }
 
 /// Gives WAL files in the order in which they are to be stored.

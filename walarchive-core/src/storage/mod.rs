@@ -1,6 +1,7 @@
 //! Where objects live: a small contract over any object store.
 
 mod cloud;
+mod gathered;
 mod http;
 mod key;
 mod lazy;
@@ -17,17 +18,19 @@ mod steady;
 mod url;
 mod walk;
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 pub use cloud::CloudStorage;
+pub use gathered::Gathered;
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
 pub use mirrors::{Check, Mirrors, Policy, Witness};
@@ -86,7 +89,7 @@ pub trait Storage: Send + Sync + Debug {
     async fn create(&self, key: &str, payload: Vec<Bytes>) -> Result<Created>;
 
     /// Starts a large object, given part by part. `key` must be fresh (contain a new id): the last of two
-    /// uploads of one key would win.
+    /// uploads of one key would win. Stores that only take whole objects give [`Gathered`].
     async fn upload(&self, key: &str) -> Result<Box<dyn Upload>>;
 
     /// Starts what is to take an object's place, given part by part: until `Upload::finish` returns success there is the old
@@ -101,14 +104,26 @@ pub trait Storage: Send + Sync + Debug {
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Part>;
 
     /// The stored size of an object.
-    async fn size(&self, key: &str) -> Result<u64>;
+    async fn size(&self, key: &str) -> Result<u64> {
+        Ok(self.get(key, Some(0..0)).await?.object_size)
+    }
 
     /// All objects whose key starts with `prefix` followed by `/` (all, when `prefix` is empty), unordered.
     fn list(&self, prefix: &str) -> BoxStream<'static, Result<Entry>>;
 
     /// The names directly below `prefix` that have something below them, unordered. Stores that keep directories of
     /// their own may still name one from which the last object was removed.
-    async fn list_dirs(&self, prefix: &str) -> Result<Vec<String>>;
+    async fn list_dirs(&self, prefix: &str) -> Result<Vec<String>> {
+        let below = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        let mut names = BTreeSet::new();
+        let mut entries = self.list(prefix);
+        while let Some(entry) = entries.try_next().await? {
+            let name =
+                entry.key.strip_prefix(&below).and_then(|rest| Some(rest.split_once('/')?.0.to_owned()));
+            names.extend(name);
+        }
+        Ok(names.into_iter().collect())
+    }
 
     /// Removes an object; removing one that is not there is success.
     async fn delete(&self, key: &str) -> Result<()>;

@@ -70,6 +70,32 @@ pub struct BackupRequest {
     pub progress: Arc<dyn Progress>,
 }
 
+impl BackupRequest {
+    /// Stores everything anew.
+    #[must_use]
+    pub fn full(self) -> BackupRequest {
+        BackupRequest { full: true, ..self }
+    }
+
+    /// Adds a label.
+    #[must_use]
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> BackupRequest {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// Pins the backup from the beginning: no retention removes it.
+    #[must_use]
+    pub fn pinned(self) -> BackupRequest {
+        BackupRequest { pin: true, ..self }
+    }
+
+    /// Makes the backup, as [`create`] does.
+    pub async fn run(self) -> Result<BackupDone> {
+        create(self).await
+    }
+}
+
 /// A backup that is committed, and what was found on the way.
 #[derive(Debug, Clone)]
 pub struct BackupDone {

@@ -75,7 +75,7 @@ impl<'a> Stretch<'a> {
         let (file, facts) =
             match File::open(&path).and_then(|file| file.metadata().map(|facts| (file, facts))) {
                 Ok(opened) => opened,
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(self.gone()),
+                Err(error) if error.kind() == ErrorKind::NotFound => return self.gone(),
                 Err(error) => return Err(failed(error)),
             };
         let mut piece = self.piece(false);
@@ -89,7 +89,7 @@ impl<'a> Stretch<'a> {
             if self.task.whole { facts.len().min(u64::from(u32::MAX) * PAGE as u64) } else { self.task.to };
         record.size = to.saturating_sub(self.task.from);
         if self.take_over(&look, &mut piece.copied) {
-            self.copy.progress.advance(piece.copied.record.size);
+            self.copy.progress.advance(piece.copied.record.size)?;
             return Ok(piece);
         }
         let unread = Unread::of(self.copy, self.relation.as_ref(), self.earlier, &look);
@@ -97,7 +97,7 @@ impl<'a> Stretch<'a> {
         while from < to {
             if let Some(unread) = &unread {
                 let taken = unread.take(from, to, &mut piece.copied);
-                self.copy.progress.advance(taken);
+                self.copy.progress.advance(taken)?;
                 from += taken;
             }
             let until = unread.as_ref().map_or(to, |unread| unread.next(from, to.min(from + READ as u64)));
@@ -107,7 +107,7 @@ impl<'a> Stretch<'a> {
             buffer[got..want].fill(0);
             self.pages(&file, packs, &mut buffer[..want], from, &mut piece.copied)
                 .map_err(|error| error.on(at(&path)))?;
-            self.copy.progress.advance(want as u64);
+            self.copy.progress.advance(want as u64)?;
             piece.read += want as u64;
             from += want as u64;
         }
@@ -138,10 +138,10 @@ impl<'a> Stretch<'a> {
     }
 
     /// A file that is gone leaves zeros in its place if other stretches of it were read.
-    fn gone(&self) -> Piece {
+    fn gone(&self) -> Result<Piece> {
         let mut piece = self.piece(true);
         let len = self.task.to - self.task.from;
-        self.copy.progress.advance(len);
+        self.copy.progress.advance(len)?;
         if !self.task.whole {
             let copied = &mut piece.copied;
             copied.record.size = len;
@@ -153,7 +153,7 @@ impl<'a> Stretch<'a> {
                 left -= now;
             }
         }
-        piece
+        Ok(piece)
     }
 
     fn pages(

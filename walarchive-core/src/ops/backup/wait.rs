@@ -43,6 +43,7 @@ impl WalWait<'_> {
         for segno in self.start.segno(self.size)..=last_segno_before(self.stop, self.size) {
             let segment = SegmentName::from_segno(self.timeline, segno, self.size)?;
             while !self.is_stored(&segment).await? {
+                self.progress.advance(0)?;
                 let archiver;
                 (session, archiver) = blocking(move || {
                     let state = session.archiver();
@@ -87,6 +88,7 @@ impl WalWait<'_> {
         let end = Lsn(segno.saturating_add(1).saturating_mul(self.size.bytes()));
         let began = Instant::now();
         loop {
+            self.progress.advance(0)?;
             let received;
             (session, received) = blocking(move || {
                 let received = session.received()?;

@@ -161,7 +161,7 @@ impl Run<'_> {
                 Ok(()) => copied.manifests.push(manifest.id.to_string()),
                 Err(error) if error.kind() == Kind::Absent => {}
                 Err(error) => {
-                    let is_over = error.kind().is_transient();
+                    let is_over = error.kind().concerns_all();
                     copied.problems.add(&manifest.item.key, error);
                     if is_over {
                         return false;
@@ -198,11 +198,12 @@ impl Run<'_> {
             .map(|item| async move { (item, self.bring(item).await) })
             .buffer_unordered(self.request.jobs.max(1));
         while let Some((item, result)) = results.next().await {
-            self.request.progress.advance(item.size);
+            let result =
+                result.and_then(|brought| self.request.progress.advance(item.size).map(|()| brought));
             match result {
                 Ok(brought) => count(brought, copied),
                 Err(error) => {
-                    let is_over = error.kind().is_transient() || error.kind() == Kind::Denied;
+                    let is_over = error.kind().concerns_all();
                     failed.insert(item.key.clone());
                     // What retention has removed is needed by nothing that is still there.
                     if error.kind() != Kind::Absent {
@@ -226,7 +227,7 @@ impl Run<'_> {
             }
             false => self.bring(&manifest.item).await?,
         };
-        self.request.progress.advance(manifest.item.size);
+        self.request.progress.advance(manifest.item.size)?;
         count(brought, copied);
         Ok(())
     }

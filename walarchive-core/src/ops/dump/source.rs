@@ -74,7 +74,7 @@ impl Source<'_> {
             // Its own end tells more than what came before.
             wrong = wrong.or(looked.err());
             cutter.cut(false, |chunk| packing.chunk(&mut stream, chunk))?;
-            self.progress.advance(read as u64);
+            self.progress.advance(read as u64)?;
         }
         let complaints = running.end()?;
         cutter.cut(true, |chunk| packing.chunk(&mut stream, chunk))?;
@@ -217,7 +217,7 @@ impl Growing {
         }
         // What is no certain chunk yet is read again when the file has grown.
         let stored = reader.at - cutter.forget() as u64;
-        progress.advance(stored - self.stored);
+        progress.advance(stored - self.stored)?;
         (self.stored, self.seen) = (stored, reader.at);
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         if stored - self.given_back > LAG && name != TOC && !is_list(&name) {

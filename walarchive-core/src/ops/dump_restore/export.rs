@@ -41,7 +41,7 @@ pub async fn export(
                 .hint("-o names a directory for it; pg_restore reads that"));
             };
             reader.read(stream, &mut |bytes| {
-                progress.advance(bytes.len() as u64);
+                progress.advance(bytes.len() as u64)?;
                 writer.write_all(bytes).map_err(|error| Error::io("cannot write the dump", error))
             })?;
             writer.flush().map_err(|error| Error::io("cannot write the dump", error))
@@ -71,7 +71,7 @@ fn write_new(reader: &StreamsReader, path: &Path, progress: &dyn Progress) -> Re
     };
     let mut file = NewFile::create(path, 0o600)?;
     reader.read(stream, &mut |bytes| {
-        progress.advance(bytes.len() as u64);
+        progress.advance(bytes.len() as u64)?;
         file.write_all(bytes).map_err(|error| Error::io(format!("cannot write {}", path.display()), error))
     })?;
     if file.publish_new()? { Ok(()) } else { Err(there()) }
@@ -89,7 +89,7 @@ pub(super) fn write(reader: &StreamsReader, path: &Path, stop: &Stop, progress: 
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(place).map_err(failed)?;
         reader.read(stream, &mut |bytes| {
-            progress.advance(bytes.len() as u64);
+            progress.advance(bytes.len() as u64)?;
             stop.check()?;
             file.write_all(bytes).map_err(failed)
         })?;

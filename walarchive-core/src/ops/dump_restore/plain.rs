@@ -90,7 +90,7 @@ fn give_with(
     };
     let mut is_open = true;
     reader.read(stream, &mut |bytes| {
-        progress.advance(bytes.len() as u64);
+        progress.advance(bytes.len() as u64)?;
         stop.check()?;
         if !is_open {
             return Ok(());

@@ -151,7 +151,7 @@ impl Worker {
         let mut differing = Vec::with_capacity(task.len());
         for piece in task.drain(..) {
             if piece.file.is_over && piece.file.is_there()? {
-                self.shared.progress.advance(stored(&piece));
+                self.shared.progress.advance(stored(&piece))?;
             } else if piece.file.record.extents.is_empty() {
                 piece.file.clear()?;
             } else {
@@ -253,7 +253,7 @@ impl Worker {
             let filled = filled(&piece.file.record, piece.from..piece.to);
             clear_holes(bytes, piece.from, &filled);
             self.written += piece.file.write(piece.from, bytes, &filled)?;
-            self.shared.progress.advance(stored(piece));
+            self.shared.progress.advance(stored(piece))?;
             at = end;
         }
         Ok(())

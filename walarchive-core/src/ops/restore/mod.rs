@@ -62,6 +62,45 @@ pub struct RestoreRequest {
     pub progress: Arc<dyn Progress>,
 }
 
+impl RestoreRequest {
+    /// Ends recovery there, instead of at the end of the WAL.
+    #[must_use]
+    pub fn to(mut self, target: Target) -> RestoreRequest {
+        self.wish.target = target;
+        self
+    }
+
+    /// Begins with this backup, instead of the best one.
+    #[must_use]
+    pub fn from_backup(mut self, id: BackupId) -> RestoreRequest {
+        self.wish.backup = Some(id);
+        self
+    }
+
+    /// Follows this timeline, instead of the newest one.
+    #[must_use]
+    pub fn timeline(mut self, timeline: TimelineChoice) -> RestoreRequest {
+        self.wish.timeline = timeline;
+        self
+    }
+
+    /// Says what may become of a cluster that is there already.
+    #[must_use]
+    pub fn delta(self, delta: Delta) -> RestoreRequest {
+        RestoreRequest { delta, ..self }
+    }
+
+    /// Says what will be done, as [`preview`] does, and changes nothing.
+    pub async fn preview(&self) -> Result<Plan> {
+        preview(self).await
+    }
+
+    /// Restores, as [`restore`] does.
+    pub async fn run(self) -> Result<Restored> {
+        restore(self).await
+    }
+}
+
 /// What a restore may do with a cluster that is in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Delta {

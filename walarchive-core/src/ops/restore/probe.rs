@@ -74,7 +74,7 @@ async fn backwards(
             Ok((found, segment))
         })
         .await?;
-        progress.advance(candidate.size.bytes());
+        progress.advance(candidate.size.bytes())?;
         if let Some(found) = found {
             progress.end();
             return match damage {

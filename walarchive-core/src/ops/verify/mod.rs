@@ -54,6 +54,31 @@ pub struct VerifyRequest {
     pub progress: Arc<dyn Progress>,
 }
 
+impl VerifyRequest {
+    /// Reads and proves all bytes.
+    #[must_use]
+    pub fn deep(self) -> VerifyRequest {
+        VerifyRequest { deep: true, ..self }
+    }
+
+    /// Looks only at this backup or dump, and what it needs.
+    #[must_use]
+    pub fn only(self, id: BackupId) -> VerifyRequest {
+        VerifyRequest { only: Some(id), ..self }
+    }
+
+    /// Replaces what does not hold with what `other`, a copy of the archive, has.
+    #[must_use]
+    pub fn repair_from(self, other: Archive) -> VerifyRequest {
+        VerifyRequest { repair_from: Some(other), ..self }
+    }
+
+    /// Looks, as [`verify`] does.
+    pub async fn run(&self) -> Result<Verified> {
+        verify(self).await
+    }
+}
+
 /// A part of all bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {

@@ -37,7 +37,7 @@ pub(super) async fn prove_all(
         .buffer_unordered(request.jobs.max(1));
     let mut read = Read::default();
     while let Some((object, proof)) = proofs.next().await {
-        request.progress.advance(object.size);
+        request.progress.advance(object.size)?;
         match proof {
             Ok(proven) if proven.opened => read.bytes += proven.stored,
             Ok(_) => {}
