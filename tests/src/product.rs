@@ -249,6 +249,16 @@ pub fn example(name: &str) -> PathBuf {
     build().join("examples").join(name)
 }
 
+/// The program outside the workspace that embeds the library as small as it can be, built.
+pub fn outside() -> PathBuf {
+    let target = target_dir().join("outside");
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()));
+    command.current_dir(workspace().join("tests/outside")).args(["build", "--quiet", "--locked"]);
+    let output = command.arg("--target-dir").arg(&target).output().expect("run cargo");
+    assert!(output.status.success(), "building it: {}", String::from_utf8_lossy(&output.stderr));
+    target.join("debug/outside")
+}
+
 /// Builds the programs and examples with the profile of the tests; `$WALARCHIVE_TEST_BIN` names a directory of ready ones.
 fn build() -> PathBuf {
     if let Some(dir) = env::var_os("WALARCHIVE_TEST_BIN") {

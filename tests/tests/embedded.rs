@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,17 +14,23 @@ use walarchive_core::progress::{Cancel, Progress};
 use walarchive_core::storage::{self, MemoryStorage, StoreOptions};
 use walarchive_core::{Archive, Blocking, Cluster as Archived, Kind, Result};
 use walarchive_tests::sample::{SYSTEM_ID, segment, segment_name};
-use walarchive_tests::{Cluster, Options, Output, Product, Scratch, conformance, example, verify_backup};
+use walarchive_tests::{
+    Cluster, Options, Output, Product, Scratch, conformance, example, outside, verify_backup,
+};
 
 /// The store of the example, held to the contract of every store.
 #[allow(dead_code)]
 #[path = "../../walarchive-core/examples/own_storage.rs"]
 mod own_storage;
 
-/// An example, ready to be run as users run it.
+/// An example, run as users run it.
 fn run(scratch: &Scratch, name: &str, args: &[&str]) -> Output {
-    let copy = scratch.join(name);
-    fs::copy(example(name), &copy).unwrap();
+    run_at(scratch, &example(name), args)
+}
+
+fn run_at(scratch: &Scratch, program: &Path, args: &[&str]) -> Output {
+    let copy = scratch.join(program.file_name().unwrap());
+    fs::copy(program, &copy).unwrap();
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
     Output::of(&scratch.command(&copy).args(args).output().unwrap())
 }
@@ -48,6 +54,28 @@ fn the_example_of_push_and_fetch_brings_a_segment_back() {
     assert!(run.code == Some(0) && run.stdout.contains(&SYSTEM_ID.to_string()), "{run:#?}");
     assert!(fs::read(copy).unwrap() == content);
     assert!(scratch.join("archive/archive.json").exists());
+}
+
+#[test]
+fn a_program_outside_embeds_the_library_without_stores_and_codecs_that_it_does_not_need() {
+    let scratch = Scratch::new();
+    let (file, content) = made_up(&scratch);
+    let (url, copy) = (format!("file://{}", text(scratch.join("archive"))), text(scratch.join("copy")));
+    let program = outside();
+    let run = run_at(&scratch, &program, &[&url, &file, &copy]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(fs::read(copy).unwrap() == content);
+    for url in ["s3://bucket/a", "gs://bucket/a", "az://container/a", "sftp://host/a"] {
+        let run = run_at(&scratch, &program, &[url, &file, "copy"]);
+        assert!(
+            run.code == Some(1) && run.stderr.contains("this build of walarchive has no stores"),
+            "{run:#?}"
+        );
+    }
+    let lock = include_str!("../outside/Cargo.lock");
+    for left_out in ["reqwest", "rustls", "russh-sftp", "quick-xml", "liblzma-sys", "lz4-sys", "flate2"] {
+        assert!(!lock.contains(&format!("name = \"{left_out}\"")), "{left_out}");
+    }
 }
 
 #[test]
@@ -156,17 +184,16 @@ fn backups_and_restores_that_are_cancelled_leave_nothing() {
     cluster.archive_with(&product);
     cluster.pgbench_init(2);
     let blocking = Blocking::new().unwrap();
-    let archived = opened(&blocking, &product);
-    let connection = ConnInfo::new(Some(cluster.conninfo()));
+    let archived = opened(&blocking, &product).connection(ConnInfo::new(Some(cluster.conninfo())));
     let files = || walarchive_tests::filled::files_below(&product.archive_dir());
     cluster.archive_now();
     for bytes in [0, 5_000_000, 20_000_000] {
-        let ended = blocking.wait(ending(&archived, bytes).backup(connection.clone()).run());
+        let ended = blocking.wait(ending(&archived, bytes).backup().run());
         assert_eq!(ended.unwrap_err().kind(), Kind::Cancelled);
         let left: Vec<_> = files().into_iter().filter(|path| !text(path.clone()).contains("/wal/")).collect();
         assert_eq!(left.len(), 1, "archive.json alone, and the WAL: {left:?}");
     }
-    let made = blocking.wait(archived.backup(connection).label("a", "b").run()).unwrap();
+    let made = blocking.wait(archived.backup().label("a", "b").run()).unwrap();
     assert_eq!(blocking.wait(archived.backups()).unwrap().len(), 1);
     let target = scratch.join("restored");
     let restore = |archived: &Archived| {

@@ -12,21 +12,6 @@ use crate::args::{CreateArgs, ExtractArgs};
 use crate::output::{bytes, many, table};
 use crate::run::Context;
 
-/// What is told of a backup; its share of what is stored is null where that is unknown.
-pub(crate) fn entry(backup: &Backup, share: Option<Share>) -> Value {
-    let facts = &backup.facts;
-    json!({
-        "id": facts.id, "kind": facts.kind, "base": facts.base, "cluster": facts.cluster, "system_id": facts.system_id,
-        "pg_major": facts.pg_major, "server_version": facts.server_version, "from_standby": facts.from_standby, "timeline": facts.timeline,
-        "started_at": facts.started_at, "finished_at": facts.finished_at,
-        "start_lsn": facts.start_lsn, "stop_lsn": facts.stop_lsn,
-        "data_bytes": facts.data_bytes, "stored_bytes": facts.stored_bytes, "files": facts.files,
-        "unique_bytes": share.map(|share| share.unique), "shared_bytes": share.map(|share| share.shared),
-        "damaged_pages": facts.damaged_pages, "tablespaces": facts.tablespaces, "databases": facts.databases,
-        "pinned": backup.pinned, "labels": facts.labels,
-    })
-}
-
 fn told(backup: &Backup, share: Option<Share>) -> String {
     let facts = &backup.facts;
     let mut lines = vec![
@@ -86,7 +71,7 @@ pub(crate) async fn create(context: Context, args: CreateArgs) -> Result<u8> {
         progress: context.progress.clone(),
     };
     let done = make(request).await?;
-    let mut document = entry(&done.backup, None);
+    let mut document = done.backup.document(None);
     document["read_bytes"] = Value::from(done.read_bytes);
     let damaged: Vec<_> =
         done.damaged.iter().map(|(file, block)| json!({ "file": file, "block": block })).collect();
@@ -114,7 +99,7 @@ pub(crate) async fn list(context: Context) -> Result<u8> {
         Err(error) => return Err(error),
     };
     let damaged = &census.damaged;
-    let entries = census.backups.iter().map(|backup| entry(backup, census.share(&backup.id)));
+    let entries = census.backups.iter().map(|backup| backup.document(census.share(&backup.id)));
     let mut document = json!({ "backups": entries.collect::<Vec<_>>() });
     if !damaged.is_empty() {
         let problem = |(id, error): &(BackupId, Error)| json!({ "kind": "damaged", "object": id.as_str(), "detail": error.story() });
@@ -162,7 +147,7 @@ pub(crate) async fn show(context: Context, id: BackupId) -> Result<u8> {
     let backup = catalog.backup(&id).await?;
     scan::<Facts, _>(&catalog.archive, &catalog.place, &id, ()).await?;
     let share = catalog.census().await?.share(&id);
-    context.output.result(&entry(&backup, share), || match share {
+    context.output.result(&backup.document(share), || match share {
         Some(_) => told(&backup, share),
         None => format!(
             "{}\nneeds       unknown, as the manifest of another backup is damaged",

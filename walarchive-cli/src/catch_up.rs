@@ -3,7 +3,7 @@
 use walarchive_core::ops::catch_up::all;
 use walarchive_core::{Error, Result};
 
-use crate::output::bytes;
+use crate::output::{bytes, many};
 use crate::run::Context;
 
 /// `catch-up`
@@ -17,7 +17,7 @@ pub(crate) async fn catch_up(context: Context) -> Result<u8> {
     let done = all(&archive, &notes, context.progress.as_ref()).await;
     context.output.result(&done, || {
         let line = |mirror: &walarchive_core::ops::catch_up::MirrorCaughtUp| {
-            format!("{}: {} objects copied, {}", mirror.archive, mirror.objects, bytes(mirror.bytes))
+            format!("{}: {} copied, {}", mirror.archive, many(mirror.objects, "object"), bytes(mirror.bytes))
         };
         done.mirrors.iter().map(line).collect::<Vec<_>>().join("\n")
     })?;

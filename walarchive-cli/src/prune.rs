@@ -148,8 +148,8 @@ async fn leftovers(context: &Context, catalog: &Catalog, limits: Limits, yes: bo
     let mut plan = pruning::plan(pruning::find(catalog, limits).await?, &catalog.place, limits);
     let mut document = document(&plan);
     let mut summary = format!(
-        "leftovers of dead programs: {} objects would go, {}; --yes does it",
-        plan.remove.len(),
+        "leftovers of dead programs: {} would go, {}; --yes does it",
+        many(plan.remove.len(), "object"),
         bytes(plan.stored_bytes())
     );
     if yes {
@@ -157,8 +157,8 @@ async fn leftovers(context: &Context, catalog: &Catalog, limits: Limits, yes: bo
         document["spared"] = done.spared.iter().map(|id| Value::from(id.as_str())).collect();
         document["removed"] = json!({ "objects": done.removed, "stored_bytes": done.stored_bytes });
         summary = format!(
-            "leftovers of dead programs: {} objects removed, {}",
-            done.removed,
+            "leftovers of dead programs: {} removed, {}",
+            many(done.removed, "object"),
             bytes(done.stored_bytes)
         );
         for id in &done.spared {

@@ -10,7 +10,6 @@ use walarchive_core::retention::dumps::by_content;
 use walarchive_core::storage::CreateMode;
 use walarchive_core::{Error, Kind, Result};
 
-use crate::backup::entry;
 use crate::drill::subject;
 use crate::output::{bytes, many, table};
 use crate::run::Context;
@@ -172,8 +171,9 @@ async fn look(catalog: &Catalog) -> Result<Found> {
     for timeline in wal.timelines.iter().filter(|timeline| timeline.missing_count > 0) {
         let first = timeline.missing.first().map(String::as_str).unwrap_or_default();
         problems.push(format!(
-            "{} segments of timeline {} are missing, the first is {first}",
-            timeline.missing_count, timeline.timeline
+            "timeline {} lacks {}, the first is {first}",
+            timeline.timeline,
+            many(timeline.missing_count, "segment")
         ));
     }
     let census = match catalog.census().await {
@@ -206,7 +206,7 @@ async fn look(catalog: &Catalog) -> Result<Found> {
             }),
         );
     }
-    let latest = backups.last().map(|backup| entry(backup, census.share(&backup.id)));
+    let latest = backups.last().map(|backup| backup.document(census.share(&backup.id)));
     let stored = facts::stored(catalog, wal.stored_bytes, Some(&census)).await?;
     Ok(Found { latest, stored, wal, recoverable: stretches, problems, sealed: false })
 }
@@ -220,20 +220,20 @@ async fn stores(context: &Context, states: &[StoreState], problems: &mut Vec<Str
         let behind = if state.error.is_some() { noted } else { state.missing };
         if let Some(error) = &state.error {
             let lacks =
-                if noted > 0 { format!(" and lacks at least {noted} objects") } else { String::new() };
+                if noted > 0 { format!(" and lacks at least {}", many(noted, "object")) } else { String::new() };
             problems.push(format!("{name} cannot be used{lacks}: {}", error.story()));
         }
         if state.missing > 0 {
             problems.push(format!(
-                "{name} is behind by {} objects, {}; 'walarchive catch-up' copies them",
-                state.missing,
+                "{name} is behind by {}, {}; 'walarchive catch-up' copies them",
+                many(state.missing, "object"),
                 bytes(state.missing_bytes)
             ));
         }
         if !state.differ.is_empty() {
             problems.push(format!(
-                "{} objects have another length in {name} than in another mirror, the first is {}; 'walarchive catch-up' tells more",
-                state.differ.len(),
+                "{name} holds {} of another length than another mirror, the first is {}; 'walarchive catch-up' tells more",
+                many(state.differ.len(), "object"),
                 state.differ[0]
             ));
         }
@@ -272,9 +272,9 @@ fn told(found: &Found, stores: &[Value]) -> String {
         let behind = store["behind"].as_u64().unwrap_or_default();
         let state = match (reachable, behind) {
             (true, 0) => "reachable".to_owned(),
-            (true, behind) => format!("reachable, behind by {behind} objects"),
+            (true, behind) => format!("reachable, behind by {}", many(behind, "object")),
             (false, 0) => "cannot be used".to_owned(),
-            (false, behind) => format!("cannot be used, behind by {behind} objects"),
+            (false, behind) => format!("cannot be used, behind by {}", many(behind, "object")),
         };
         lines.push(format!("archive        {}  {state}", store["url"].as_str().unwrap_or_default()));
     }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
 use walarchive_core::archive::{Archive, BackupId};
 use walarchive_core::ops::verify::{
     Problem, Promise, PutBack, Verified, VerifyRequest, put_back_descriptions, verify,
@@ -10,7 +9,7 @@ use walarchive_core::ops::verify::{
 use walarchive_core::{Error, Kind, Result};
 
 use crate::args::VerifyArgs;
-use crate::output::{Output, bytes, table};
+use crate::output::{Output, bytes, many, table};
 use crate::run::Context;
 
 /// `verify`
@@ -46,13 +45,7 @@ pub(crate) async fn run(context: Context, args: VerifyArgs) -> Result<u8> {
     let mut found = verify(&request).await?;
     found.repaired.splice(0..0, put_back.repaired);
     found.notes.splice(0..0, put_back.notes);
-    let document = json!({
-        "ok": found.ok(), "deep": request.deep, "opened": found.opened, "signatures": found.signatures, "objects": found.objects, "bytes": found.bytes,
-        "problems": found.problems, "repaired": found.repaired, "backups": found.backups, "dumps": found.dumps,
-        "notes": found.notes, "proven_since": found.proven_since,
-        "broken_off": found.broken_off.as_ref().map(walarchive_core::Error::story),
-    });
-    context.output.result(&document, || told(&found, request.deep))?;
+    context.output.result(&found.document(request.deep), || told(&found, request.deep))?;
     tell_problems(context.output, &found);
     Ok(found.kind().map_or(0, Kind::exit_code))
 }
@@ -103,9 +96,9 @@ fn told(found: &Verified, deep: bool) -> String {
     let broken: Vec<_> = found.dumps.iter().filter(|dump| !dump.restorable).collect();
     if !found.dumps.is_empty() {
         lines.push(format!(
-            "{} of {} dumps can be restored",
+            "{} of {} can be restored",
             found.dumps.len() - broken.len(),
-            found.dumps.len()
+            many(found.dumps.len(), "dump")
         ));
         lines.extend(
             broken.iter().map(|dump| format!("dump {} of {:?} cannot be restored", dump.id, dump.database)),

@@ -52,9 +52,9 @@ async fn main() -> Result<()> {
     let store = storage::open(url, &StoreOptions::default()).await?;
     let archive = Archive::open(store, Keys::of(identity)).await?;
     let cluster = archive.cluster("main".parse()?).progress(Arc::new(Counting::default()));
+    let cluster = cluster.connection(ConnInfo::new(Some(connection.clone())));
 
-    let connection = ConnInfo::new(Some(connection.clone()));
-    let made = cluster.backup(connection).label("by", "example").run().await?;
+    let made = cluster.backup().label("by", "example").run().await?;
     println!("backup {} is stored", made.backup.id);
 
     let verified = cluster.verify().deep().only(made.backup.id.clone()).run().await?;

@@ -36,7 +36,7 @@ impl Storage for InMap {
     }
 
     async fn upload(&self, key: &str) -> Result<Box<dyn Upload>> {
-        Ok(Gathered::new(Arc::new(self.clone()), key))
+        Ok(Box::new(Gathered::new(Arc::new(self.clone()), key)))
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Part> {

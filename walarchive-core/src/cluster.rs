@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crate::archive::{Archive, Backup, Catalog, ClusterName, Place, SystemId};
 use crate::codec::{Codec, CodecSpec};
+use crate::config::Settings;
+use crate::crossing::blocking;
 use crate::error::Result;
 use crate::ops::backup::BackupRequest;
 use crate::ops::fetch::fetch;
@@ -16,6 +18,7 @@ use crate::ops::verify::VerifyRequest;
 use crate::ops::wal_list::{self, WalList};
 use crate::patience::Patience;
 use crate::postgres::conninfo::ConnInfo;
+use crate::postgres::datadir::system_id_of;
 use crate::progress::{Progress, Silent};
 use crate::source::{WalFile, WalSource};
 use crate::wal::WalName;
@@ -23,9 +26,6 @@ use crate::wal::WalName;
 const JOBS: usize = 2;
 /// Long enough for a store that restarts, short enough for whoever waits.
 const BUDGET: Duration = Duration::from_secs(60);
-const WAL_WAIT: Duration = Duration::from_secs(300);
-const LEASE: Duration = Duration::from_secs(24 * 3600);
-const FULL_EVERY: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// One cluster of an archive. Cheap to clone; clones share connections.
 ///
@@ -70,16 +70,19 @@ pub struct Cluster {
     progress: Arc<dyn Progress>,
     state_dir: Option<PathBuf>,
     jobs: usize,
+    habits: Habits,
 }
 
 impl Archive {
     /// One cluster of this archive, which need not be there yet.
     pub fn cluster(&self, name: ClusterName) -> Cluster {
+        let codec = CodecSpec::default().build();
         Cluster {
             archive: self.clone(),
             name,
             system: None,
-            codec: CodecSpec::default().build(),
+            habits: Habits::new(codec.clone()),
+            codec,
             patience: Patience::each(BUDGET),
             progress: Arc::new(Silent),
             state_dir: None,
@@ -88,7 +91,59 @@ impl Archive {
     }
 }
 
+/// What backups do where nobody says otherwise.
+#[derive(Debug, Clone)]
+struct Habits {
+    connection: ConnInfo,
+    data_dir: Option<PathBuf>,
+    codec: Arc<dyn Codec>,
+    wal_wait: Duration,
+    lease: Duration,
+    full_every: Duration,
+}
+
+impl Habits {
+    fn new(codec: Arc<dyn Codec>) -> Habits {
+        Habits {
+            connection: ConnInfo::new(None),
+            data_dir: None,
+            codec,
+            wal_wait: Duration::from_secs(300),
+            lease: Duration::from_secs(24 * 3600),
+            full_every: Duration::from_secs(30 * 24 * 3600),
+        }
+    }
+
+    fn of(settings: &Settings) -> Result<Habits> {
+        Ok(Habits {
+            connection: settings.connection(),
+            data_dir: settings.data_dir(),
+            codec: settings.backup_codec()?,
+            wal_wait: settings.wal_wait()?,
+            lease: settings.backup_lease()?,
+            full_every: settings.full_every()?,
+        })
+    }
+}
+
 impl Cluster {
+    /// The cluster that the programs' settings name, in the archive that they name.
+    pub async fn open(settings: &Settings) -> Result<Cluster> {
+        let archive = settings.archive(&Patience::each(settings.store_retry_budget()?)).await?;
+        let system = match (settings.system_id()?, settings.data_dir()) {
+            (None, Some(dir)) => blocking(move || system_id_of(&dir)).await?.map(SystemId),
+            (known, _) => known,
+        };
+        Ok(Cluster {
+            system,
+            codec: settings.wal_codec()?,
+            patience: Patience::each(settings.retry_budget(BUDGET)?),
+            state_dir: Some(settings.state_dir()),
+            habits: Habits::of(settings)?,
+            ..archive.cluster(settings.cluster()?)
+        })
+    }
+
     /// Says which system identifier is meant. Without it, pushed files belong to that of the data directory that they lie
     /// in, and what is read must be of the only one that is stored under this name.
     #[must_use]
@@ -99,7 +154,7 @@ impl Cluster {
     /// Compresses with `codec` instead of `zstd:1`.
     #[must_use]
     pub fn codec(self, codec: Arc<dyn Codec>) -> Cluster {
-        Cluster { codec, ..self }
+        Cluster { habits: Habits { codec: codec.clone(), ..self.habits }, codec, ..self }
     }
 
     /// Tries again for as long as `patience` says, instead of for a minute in each call. It is for pushes and fetches; the
@@ -190,21 +245,28 @@ impl Cluster {
         }
     }
 
-    /// A backup of the server behind `connection`, to be made by [`BackupRequest::run`].
-    pub fn backup(&self, connection: ConnInfo) -> BackupRequest {
+    /// Backs up the server behind `connection`, instead of the one that settings or the environment name.
+    #[must_use]
+    pub fn connection(self, connection: ConnInfo) -> Cluster {
+        Cluster { habits: Habits { connection, ..self.habits }, ..self }
+    }
+
+    /// A backup, to be made by [`BackupRequest::run`].
+    pub fn backup(&self) -> BackupRequest {
+        let habits = self.habits.clone();
         BackupRequest {
             archive: self.archive.clone(),
             cluster: self.name.clone(),
-            connection,
-            data_dir: None,
-            codec: self.codec.clone(),
+            connection: habits.connection,
+            data_dir: habits.data_dir,
+            codec: habits.codec,
             jobs: self.jobs,
             fast_checkpoint: true,
-            wal_wait: WAL_WAIT,
-            lease: LEASE,
+            wal_wait: habits.wal_wait,
+            lease: habits.lease,
             state_dir: self.state_dir.clone(),
             full: false,
-            full_every: FULL_EVERY,
+            full_every: habits.full_every,
             labels: BTreeMap::new(),
             pin: false,
             progress: self.progress.clone(),

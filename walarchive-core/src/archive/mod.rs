@@ -5,6 +5,7 @@ mod catalog;
 mod census;
 mod compare;
 mod copies;
+mod document;
 mod extent;
 mod held_lease;
 mod info;

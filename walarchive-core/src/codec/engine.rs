@@ -197,10 +197,12 @@ impl Decoder for StreamDecoder {
 }
 
 /// Frames written and read as streams, for codecs without a cheaper way.
+#[cfg_attr(not(any(feature = "lz4", feature = "gzip", feature = "xz")), allow(dead_code))]
 pub(super) struct StreamFramer<C> {
     codec: C,
 }
 
+#[cfg_attr(not(any(feature = "lz4", feature = "gzip", feature = "xz")), allow(dead_code))]
 impl<C: Codec> StreamFramer<C> {
     /// Frames of `codec`.
     pub(super) fn new(codec: C) -> Self {

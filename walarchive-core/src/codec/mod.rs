@@ -1,9 +1,14 @@
 //! Compression: factories that hand out one-use transforms.
 
 mod engine;
+#[cfg(feature = "gzip")]
 mod gzip;
+#[cfg(feature = "lz4")]
 mod lz4;
+#[cfg(not(all(feature = "lz4", feature = "gzip", feature = "xz")))]
+mod missing;
 mod none;
+#[cfg(feature = "xz")]
 mod xz;
 mod zstd;
 
@@ -138,10 +143,15 @@ impl CodecSpec {
     pub fn build(self) -> Arc<dyn Codec> {
         match self.id {
             CodecId::Zstd => Arc::new(zstd::Zstd::new(self.level)),
+            #[cfg(feature = "lz4")]
             CodecId::Lz4 => Arc::new(lz4::Lz4::new(self.level)),
+            #[cfg(feature = "gzip")]
             CodecId::Gzip => Arc::new(gzip::Gzip::new(self.level)),
+            #[cfg(feature = "xz")]
             CodecId::Xz => Arc::new(xz::Xz::new(self.level)),
             CodecId::None => Arc::new(none::Plain),
+            #[cfg(not(all(feature = "lz4", feature = "gzip", feature = "xz")))]
+            id => Arc::new(missing::Missing(id)),
         }
     }
 }

@@ -19,8 +19,8 @@ pub struct Gathered {
 
 impl Gathered {
     /// Will create `key` in `storage`.
-    pub fn new(storage: Arc<dyn Storage>, key: &str) -> Box<dyn Upload> {
-        Box::new(Gathered { storage, key: key.to_owned(), parts: Mutex::default() })
+    pub fn new(storage: Arc<dyn Storage>, key: &str) -> Gathered {
+        Gathered { storage, key: key.to_owned(), parts: Mutex::default() }
     }
 
     fn parts(&self) -> BTreeMap<usize, Vec<Bytes>> {

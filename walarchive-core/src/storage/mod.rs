@@ -1,7 +1,12 @@
 //! Where objects live: a small contract over any object store.
 
+#[cfg(feature = "cloud")]
 mod cloud;
 mod gathered;
+#[cfg(feature = "cloud")]
+mod http;
+#[cfg(not(feature = "cloud"))]
+#[path = "no_http.rs"]
 mod http;
 mod key;
 mod lazy;
@@ -12,7 +17,9 @@ mod mirrors;
 mod object;
 mod open;
 mod options;
+mod readable;
 mod root;
+#[cfg(feature = "sftp")]
 mod sftp;
 mod steady;
 mod url;
@@ -29,6 +36,7 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
+#[cfg(feature = "cloud")]
 pub use cloud::CloudStorage;
 pub use gathered::Gathered;
 pub use local::LocalStorage;
@@ -37,6 +45,7 @@ pub use mirrors::{Check, Mirrors, Policy, Witness};
 pub use open::{Mirrored, create, create_mode, open, open_mirrors, shown};
 pub(crate) use options::bytes;
 pub use options::{CreateMode, StoreOptions};
+#[cfg(feature = "sftp")]
 pub use sftp::{SftpOptions, SftpStorage};
 pub(crate) use steady::is_stored;
 

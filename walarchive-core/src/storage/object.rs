@@ -17,6 +17,7 @@ use object_store::{
 use tokio::sync::Mutex;
 
 use super::http;
+use super::readable::readable;
 use super::{Created, Entry, Part, Storage, Upload, key};
 use crate::error::{Error, Kind, Result};
 
@@ -66,6 +67,7 @@ impl Objects {
     }
 
     /// Stores an object, replacing what is there.
+    #[cfg_attr(not(feature = "cloud"), allow(dead_code))]
     pub(super) async fn overwrite(&self, key: &str, payload: Vec<Bytes>) -> Result<()> {
         let options = PutOptions { attributes: self.attributes.clone(), ..PutOptions::default() };
         let put = self.store.put_opts(&self.root.object(key)?, PutPayload::from_iter(payload), options).await;
@@ -280,7 +282,7 @@ fn plain(source: StoreError) -> Box<dyn StdError + Send + Sync> {
     if text.len() <= LONGEST_TEXT && !text.contains(char::is_control) {
         return source.into();
     }
-    http::readable(&text, LONGEST_TEXT).into()
+    readable(&text, LONGEST_TEXT).into()
 }
 
 /// As many characters are shown of a name that is none.

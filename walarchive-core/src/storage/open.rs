@@ -1,22 +1,23 @@
 //! A store from its url and options.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+#[cfg(feature = "cloud")]
 use super::cloud::CloudStorage;
 use super::lazy::Lazy;
 use super::limited::Limited;
 use super::steady::Steady;
 use super::url::{Address, Place};
-use super::{
-    CreateMode, LocalStorage, Mirrors, Policy, SftpOptions, SftpStorage, Storage, StoreOptions, Witness,
-};
+use super::{CreateMode, LocalStorage, Mirrors, Policy, Storage, StoreOptions, Witness};
+#[cfg(feature = "sftp")]
+use super::{SftpOptions, SftpStorage};
 use crate::error::{Error, Result};
 
 /// Signing on takes longer than a connection.
-const SSH_CONNECT_AT_LEAST: Duration = Duration::from_secs(15);
+#[cfg(feature = "sftp")]
+const SSH_CONNECT_AT_LEAST: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// Opens the store at `url`: `file:///absolute/path` or a plain absolute path, `s3://bucket/prefix`,
 /// `gs://bucket/prefix`, `az://container/prefix`, `sftp://user@host/path`. What the url's query says beats `options`.
@@ -108,9 +109,15 @@ async fn limited(place: Place, options: &StoreOptions, new: bool) -> Result<Arc<
     let store: Arc<dyn Storage> = match place {
         Place::Local(path) if new => Arc::new(LocalStorage::create_root(path)?),
         Place::Local(path) => Arc::new(LocalStorage::open(path)?),
+        #[cfg(feature = "cloud")]
         Place::Cloud { provider, bucket, prefix } => {
             Arc::new(CloudStorage::open(provider, &bucket, &prefix, options)?)
         }
+        #[cfg(not(feature = "cloud"))]
+        Place::Cloud { provider, .. } => return Err(not_built(provider.scheme())),
+        #[cfg(not(feature = "sftp"))]
+        Place::Sftp { .. } => return Err(not_built("sftp")),
+        #[cfg(feature = "sftp")]
         Place::Sftp { user, host, port, path } => {
             let place = SftpOptions {
                 user,
@@ -126,6 +133,13 @@ async fn limited(place: Place, options: &StoreOptions, new: bool) -> Result<Arc<
         }
     };
     Ok(Arc::new(Limited::new(store, options.concurrency, options.bandwidth)))
+}
+
+/// A store that this build leaves out.
+#[cfg(not(all(feature = "s3", feature = "gcs", feature = "azure", feature = "sftp")))]
+pub(super) fn not_built(scheme: &str) -> Error {
+    Error::usage(format!("this build of walarchive has no stores of {scheme}://"))
+        .hint("the library's feature of that name adds them")
 }
 
 #[cfg(test)]

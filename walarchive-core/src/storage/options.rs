@@ -150,6 +150,7 @@ impl StoreOptions {
     }
 
     /// A variable of the environment that is not empty.
+    #[cfg_attr(not(feature = "cloud"), allow(dead_code))]
     pub(super) fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use self::memory::Memory;
 pub use self::repair::{PutBack, put_back_descriptions};
@@ -204,6 +205,15 @@ impl Verified {
     /// Whether all that was looked at holds, and it was brought to its end.
     pub fn ok(&self) -> bool {
         self.problems.is_empty() && self.broken_off.is_none()
+    }
+
+    /// What `verify` tells, as JSON.
+    pub fn document(&self, deep: bool) -> Value {
+        json!({
+            "ok": self.ok(), "deep": deep, "opened": self.opened, "signatures": self.signatures, "objects": self.objects, "bytes": self.bytes,
+            "problems": self.problems, "repaired": self.repaired, "backups": self.backups, "dumps": self.dumps,
+            "notes": self.notes, "proven_since": self.proven_since, "broken_off": self.broken_off.as_ref().map(Error::story),
+        })
     }
 
     /// The kind of error that this is, if it is one.

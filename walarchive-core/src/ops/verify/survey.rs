@@ -239,7 +239,7 @@ impl Survey {
         }
         if unneeded.0 > 0 && self.rooms.iter().all(|room| room.catalog.archive.can_open()) {
             self.notes.push(format!(
-                "{} packs, {} bytes, are named by no manifest: of backups or dumps that are under way, were cut off, or whose manifest is gone",
+                "no manifest names {} of the packs ({} bytes): of backups or dumps that are under way, were cut off, or whose manifest is gone",
                 unneeded.0, unneeded.1
             ));
         }

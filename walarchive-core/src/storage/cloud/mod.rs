@@ -1,9 +1,13 @@
 //! Cloud stores: S3 and its look-alikes, Google Cloud Storage, Azure Blob Storage.
 
+#[cfg(feature = "azure")]
 mod azure;
+#[cfg(feature = "gcs")]
 mod google;
 mod listing;
+#[cfg(feature = "s3")]
 mod profile;
+#[cfg(feature = "s3")]
 mod s3;
 mod uploads;
 
@@ -25,6 +29,8 @@ use object_store::{
 use self::uploads::Uploads;
 use super::http::{Connector, HttpOptions, wrong_checksum};
 use super::object::{Objects, Root, failed};
+#[cfg(not(all(feature = "s3", feature = "gcs", feature = "azure")))]
+use super::open::not_built;
 use super::steady::is_stored;
 use super::url::Provider;
 use super::{CreateMode, Created, Entry, Part, Parts, Storage, StoreOptions, Unfinished, Upload};
@@ -64,21 +70,26 @@ impl CloudStorage {
     ) -> Result<CloudStorage> {
         let connector = Connector::new(http_options(options))?;
         let (client, as_store, uploads): (Arc<dyn Client>, Arc<dyn ObjectStore>, _) = match provider {
+            #[cfg(feature = "s3")]
             Provider::S3 => {
                 let (client, http) = s3::client(bucket, options, connector)?;
                 let client = Arc::new(client);
                 (client.clone(), client.clone(), Some(Uploads::of_s3(http, client)))
             }
+            #[cfg(feature = "gcs")]
             Provider::Google => {
                 let (client, http, url) = google::client(bucket, options, connector)?;
                 let uploads = Uploads::of_google(http, url, client.credentials().clone());
                 let client = Arc::new(client);
                 (client.clone(), client, Some(uploads))
             }
+            #[cfg(feature = "azure")]
             Provider::Azure => {
                 let client = Arc::new(azure::client(bucket, options, connector)?);
                 (client.clone(), client, None)
             }
+            #[cfg(not(all(feature = "s3", feature = "gcs", feature = "azure")))]
+            _ => return Err(not_built(provider.scheme())),
         };
         let mut attributes = Attributes::new();
         if let Some(class) = &options.storage_class {

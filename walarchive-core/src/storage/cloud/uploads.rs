@@ -1,16 +1,22 @@
 //! The uploads of a bucket that were begun and not ended: S3's list of multipart uploads, which Google's store knows too.
+#![cfg_attr(not(any(feature = "s3", feature = "gcs")), allow(unused))]
 
 use std::sync::Arc;
+#[cfg(feature = "s3")]
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
+#[cfg(feature = "s3")]
 use object_store::aws::AmazonS3;
 use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
+#[cfg(feature = "gcs")]
 use object_store::gcp::GcpCredentialProvider;
+#[cfg(feature = "s3")]
 use object_store::path::Path;
+#[cfg(feature = "s3")]
 use object_store::signer::{SignedUrlOptions, Signer};
 use serde::Deserialize;
 
@@ -21,6 +27,7 @@ use crate::error::{Error, Kind, Result};
 
 const DOING: &str = "listing the unfinished uploads of";
 /// How long a signed request may be on its way.
+#[cfg(feature = "s3")]
 const SIGNED_FOR: Duration = Duration::from_secs(15 * 60);
 
 /// Asks for the unfinished uploads of one bucket.
@@ -33,18 +40,25 @@ pub(super) struct Uploads {
 /// How requests prove who sends them.
 #[derive(Debug)]
 enum Access {
+    #[cfg(feature = "s3")]
     S3(Arc<AmazonS3>),
+    #[cfg(feature = "gcs")]
     Google { url: String, credentials: GcpCredentialProvider },
+    /// Azure knows none.
+    #[cfg(not(any(feature = "s3", feature = "gcs")))]
+    Nobody,
 }
 
 type Query = Vec<(&'static str, String)>;
 
 impl Uploads {
+    #[cfg(feature = "s3")]
     pub(super) fn of_s3(http: HttpClient, client: Arc<AmazonS3>) -> Uploads {
         Uploads { http, access: Access::S3(client) }
     }
 
     /// `url` is the bucket's, with a slash at its end.
+    #[cfg(feature = "gcs")]
     pub(super) fn of_google(http: HttpClient, url: String, credentials: GcpCredentialProvider) -> Uploads {
         Uploads { http, access: Access::Google { url, credentials } }
     }
@@ -80,12 +94,14 @@ impl Uploads {
 
     async fn ask(&self, query: Query) -> Result<Bytes, object_store::Error> {
         let mut request = HttpRequest::new(HttpRequestBody::empty());
-        let url = match &self.access {
+        let url: String = match &self.access {
+            #[cfg(feature = "s3")]
             Access::S3(client) => {
                 let options = SignedUrlOptions::new().with_query(query);
                 let path = Path::default();
                 client.signed_url_opts(http::Method::GET, &path, SIGNED_FOR, &options).await?.to_string()
             }
+            #[cfg(feature = "gcs")]
             Access::Google { url, credentials } => {
                 let bearer = credentials.get_credential().await?.bearer.clone();
                 if !bearer.is_empty() {
@@ -95,6 +111,8 @@ impl Uploads {
                 }
                 format!("{url}?{}", joined(&query))
             }
+            #[cfg(not(any(feature = "s3", feature = "gcs")))]
+            Access::Nobody => return Err(wrong("this store has no such list")),
         };
         *request.uri_mut() = url.parse().map_err(wrong)?;
         let answer = self.http.execute(request).await.map_err(wrong)?;
@@ -119,6 +137,7 @@ fn wrong(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> object_
 }
 
 /// A query, with everything that is not plain as a percent code.
+#[cfg(feature = "gcs")]
 fn joined(query: &Query) -> String {
     let encoded = |text: &str| -> String {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);

@@ -25,7 +25,6 @@ use std::time::Duration;
 use object_store::ClientOptions;
 use object_store::client::{ClientConfigKey, HttpClient, HttpConnector};
 
-pub(super) use answer::readable;
 pub(super) use checksum::wrong_checksum;
 pub(super) use refusal::refused;
 pub(super) use trouble::trouble;
