@@ -38,7 +38,7 @@ pub use background::Background;
 pub use cluster::{Builder, Cluster, StopMode};
 pub use kill::{Moments, kill_tree, kills, tree_of};
 pub use ports::Port;
-pub use product::{Options, Output, Product, example, outside};
+pub use product::{Options, Output, Product, example, library, outside};
 pub use programs::{find, postgres_bin, postgres_major, python, require};
 pub use restored::verify_backup;
 pub use scratch::{Scratch, User};

@@ -249,6 +249,11 @@ pub fn example(name: &str) -> PathBuf {
     build().join("examples").join(name)
 }
 
+/// A library of the C interface, built.
+pub fn library(name: &str) -> PathBuf {
+    build().join(name)
+}
+
 /// The program outside the workspace that embeds the library as small as it can be, built.
 pub fn outside() -> PathBuf {
     let target = target_dir().join("outside");
@@ -267,7 +272,15 @@ fn build() -> PathBuf {
     let release = !cfg!(debug_assertions);
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()));
     command.current_dir(workspace()).args(["build", "--quiet", "--locked", "--bins", "--examples"]);
-    command.args(["--package", "walarchive-cli", "--package", "walarchive-core"]);
+    command.args([
+        "--lib",
+        "--package",
+        "walarchive-cli",
+        "--package",
+        "walarchive-core",
+        "--package",
+        "walarchive-ffi",
+    ]);
     command.args(release.then_some("--release"));
     let output = command.output().expect("run cargo");
     assert!(output.status.success(), "building the product: {}", String::from_utf8_lossy(&output.stderr));

@@ -219,8 +219,11 @@ async fn stores(context: &Context, states: &[StoreState], problems: &mut Vec<Str
         let noted = notes.of(name).await.map(|notes| notes.len() as u64).unwrap_or_default();
         let behind = if state.error.is_some() { noted } else { state.missing };
         if let Some(error) = &state.error {
-            let lacks =
-                if noted > 0 { format!(" and lacks at least {}", many(noted, "object")) } else { String::new() };
+            let lacks = if noted > 0 {
+                format!(" and lacks at least {}", many(noted, "object"))
+            } else {
+                String::new()
+            };
             problems.push(format!("{name} cannot be used{lacks}: {}", error.story()));
         }
         if state.missing > 0 {

@@ -1,24 +1,353 @@
-/* The C interface of walarchive. */
+/* The C interface of walarchive: opaque clusters and errors, calls that return status numbers.
+ * Made by cbindgen from the source, which a test compares. */
+
 #ifndef WALARCHIVE_H
 #define WALARCHIVE_H
 
+#include <stdbool.h>
 #include <stdint.h>
+
+// One cluster of an archive, as settings name them. Any number of threads may use one at once.
+typedef struct walarchive_cluster walarchive_cluster;
+
+// What went wrong. It belongs to the caller, who gives it back with walarchive_error_free.
+typedef struct walarchive_error walarchive_error;
+
+// Hears of the progress of one call. Any of the functions may be null. They may be called from several threads at
+// once, and none is called when the call has returned.
+typedef struct walarchive_progress {
+  // Given to each function.
+  void *context;
+  // Work of `total` bytes begins.
+  void (*begin)(void *context, const char *what, uint64_t total);
+  // That many bytes more are done; 0 where it is only asked whether to go on. False ends the call with the kind "cancelled".
+  bool (*advance)(void *context, uint64_t bytes);
+  // Something that people should know meanwhile.
+  void (*note)(void *context, const char *message);
+  // The work that began last is over.
+  void (*end)(void *context);
+} walarchive_progress;
 
 #ifdef __cplusplus
 extern "C" {
-#endif
+#endif // __cplusplus
 
-/* The version of this interface; it changes when a caller has to be compiled anew. */
+// The version of this interface. It changes when a caller has to be compiled anew; 0 promises nothing yet.
 uint32_t walarchive_abi_version(void);
 
-/* The version of the library; the string lives as long as the library is loaded. */
+// The version of the library, as a string that lives as long as the library is loaded.
 const char *walarchive_version(void);
 
-/* What a status number means; the string lives as long as the library is loaded. */
+// What a status number means, as a string that lives as long as the library is loaded. The numbers are the exit codes of
+// the programs.
 const char *walarchive_status_text(uint32_t status);
 
-#ifdef __cplusplus
-}
-#endif
+// Takes settings and makes a cluster of them, which belongs to the caller. Nothing is asked of the archive yet.
+//
+// `config_file` is the path of a settings file, or null for the usual one if it is there. `settings` are the environment
+// variables of the programs as an array of "NAME=value" that ends in a null pointer (WALARCHIVE_ARCHIVE, WALARCHIVE_CLUSTER,
+// WALARCHIVE_RECIPIENTS and so on); null for the environment of this process.
+//
+// # Safety
+//
+// Strings end in NUL; `cluster` may be written to; `error` is null or may be written to.
+uint32_t walarchive_open(const char *config_file,
+                         const char *const *settings,
+                         struct walarchive_cluster **cluster,
+                         struct walarchive_error **error);
 
-#endif
+// Gives a cluster back; null is nothing to close.
+//
+// # Safety
+//
+// `cluster` came from walarchive_open, was not closed before, and no call uses it.
+void walarchive_close(struct walarchive_cluster *cluster);
+
+// Makes the archive, or finds the one that is there: then nothing is changed.
+//
+// # Safety
+//
+// `cluster` came from walarchive_open; `error` is null or may be written to.
+uint32_t walarchive_init(const struct walarchive_cluster *cluster,
+                         bool encrypted,
+                         struct walarchive_error **error);
+
+// Stores a complete WAL file under its name, as archive_command asks for: 0 means that the archive durably holds just this
+// content.
+//
+// # Safety
+//
+// `cluster` came from walarchive_open; strings end in NUL; `error` is null or may be written to.
+uint32_t walarchive_wal_push(const struct walarchive_cluster *cluster,
+                             const char *file,
+                             struct walarchive_error **error);
+
+// Fetches a WAL file to `dest`, as restore_command asks for: `dest` appears when every byte was proven. 1 means that the file is
+// proven to be absent.
+//
+// # Safety
+//
+// `cluster` came from walarchive_open; strings end in NUL; `error` is null or may be written to.
+uint32_t walarchive_wal_fetch(const struct walarchive_cluster *cluster,
+                              const char *name,
+                              const char *dest,
+                              struct walarchive_error **error);
+
+// The WAL that is stored, as `walarchive wal list --json` tells it.
+//
+// # Safety
+//
+// `cluster` came from walarchive_open; `json` and `error` are null or may be written to.
+uint32_t walarchive_wal_list(const struct walarchive_cluster *cluster,
+                             char **json,
+                             struct walarchive_error **error);
+
+// The backups that are stored, oldest first, as `walarchive backup list --json` tells them (without what they share).
+//
+// # Safety
+//
+// `cluster` came from walarchive_open; `json` and `error` are null or may be written to.
+uint32_t walarchive_backup_list(const struct walarchive_cluster *cluster,
+                                char **json,
+                                struct walarchive_error **error);
+
+// Backs up the server that the settings name, as `walarchive backup create` does. 0 means that the backup is stored, and can be
+// restored; `json` tells of it, and of pages that are damaged on the server's disk.
+//
+// # Safety
+//
+// `cluster` came from walarchive_open; `callbacks` is null or fulfils its contract; `json` and `error` are null or may be
+// written to.
+uint32_t walarchive_backup_create(const struct walarchive_cluster *cluster,
+                                  bool full,
+                                  const struct walarchive_progress *callbacks,
+                                  char **json,
+                                  struct walarchive_error **error);
+
+// Restores the cluster into `target_dir`, which must be absent or empty. `target` is where recovery ends, as `walarchive restore
+// --to` takes it, or null for the newest state; the restored server fetches its WAL with `restore_command`.
+//
+// # Safety
+//
+// `cluster` came from walarchive_open; strings end in NUL; `callbacks` is null or fulfils its contract; `json` and `error`
+// are null or may be written to.
+uint32_t walarchive_restore(const struct walarchive_cluster *cluster,
+                            const char *target_dir,
+                            const char *target,
+                            const char *restore_command,
+                            const struct walarchive_progress *callbacks,
+                            char **json,
+                            struct walarchive_error **error);
+
+// Proves what is stored, as `walarchive verify` does; with `deep` every byte of it. `json` tells of problems, too: then the
+// status is that of the gravest.
+//
+// # Safety
+//
+// `cluster` came from walarchive_open; `callbacks` is null or fulfils its contract; `json` and `error` are null or may be
+// written to.
+uint32_t walarchive_verify(const struct walarchive_cluster *cluster,
+                           bool deep,
+                           const struct walarchive_progress *callbacks,
+                           char **json,
+                           struct walarchive_error **error);
+
+// The status of an error: an exit code of the programs, as walarchive_status_text tells it.
+//
+// # Safety
+//
+// `error` came from a call of this library and was not freed.
+uint32_t walarchive_error_status(const struct walarchive_error *error);
+
+// The kind of an error, finer than its status: "absent", "usage", "conflict", "damaged", "unreachable" and so on. Null for null.
+//
+// # Safety
+//
+// `error` came from a call of this library; the string lives as long as it.
+const char *walarchive_error_kind(const struct walarchive_error *error);
+
+// What was attempted, on what, what came of it and what to do, in one line. Null for null.
+//
+// # Safety
+//
+// `error` came from a call of this library; the string lives as long as it.
+const char *walarchive_error_message(const struct walarchive_error *error);
+
+// The object that an error is about: an archive's key, a file, a server. Null when there is none.
+//
+// # Safety
+//
+// `error` came from a call of this library; the string lives as long as it.
+const char *walarchive_error_object(const struct walarchive_error *error);
+
+// Frees an error; null is nothing to free.
+//
+// # Safety
+//
+// `error` came from a call of this library and was not freed before.
+void walarchive_error_free(struct walarchive_error *error);
+
+// Frees a string that a call has given; null is nothing to free.
+//
+// # Safety
+//
+// `string` came from a call of this library and was not freed before.
+void walarchive_string_free(char *string);
+
+// The status of an error: an exit code of the programs, as walarchive_status_text tells it.
+//
+// # Safety
+//
+// `error` came from a call of this library and was not freed.
+uint32_t walarchive_error_status(const struct walarchive_error *error);
+
+// The kind of an error, finer than its status: "absent", "usage", "conflict", "damaged", "unreachable" and so on. Null for null.
+//
+// # Safety
+//
+// `error` came from a call of this library; the string lives as long as it.
+const char *walarchive_error_kind(const struct walarchive_error *error);
+
+// What was attempted, on what, what came of it and what to do, in one line. Null for null.
+//
+// # Safety
+//
+// `error` came from a call of this library; the string lives as long as it.
+const char *walarchive_error_message(const struct walarchive_error *error);
+
+// The object that an error is about: an archive's key, a file, a server. Null when there is none.
+//
+// # Safety
+//
+// `error` came from a call of this library; the string lives as long as it.
+const char *walarchive_error_object(const struct walarchive_error *error);
+
+// Frees an error; null is nothing to free.
+//
+// # Safety
+//
+// `error` came from a call of this library and was not freed before.
+void walarchive_error_free(struct walarchive_error *error);
+
+// Frees a string that a call has given; null is nothing to free.
+//
+// # Safety
+//
+// `string` came from a call of this library and was not freed before.
+void walarchive_string_free(char *string);
+
+// Takes settings and makes a cluster of them, which belongs to the caller. Nothing is asked of the archive yet.
+//
+// `config_file` is the path of a settings file, or null for the usual one if it is there. `settings` are the environment
+// variables of the programs as an array of "NAME=value" that ends in a null pointer (WALARCHIVE_ARCHIVE, WALARCHIVE_CLUSTER,
+// WALARCHIVE_RECIPIENTS and so on); null for the environment of this process.
+//
+// # Safety
+//
+// Strings end in NUL; `cluster` may be written to; `error` is null or may be written to.
+uint32_t walarchive_open(const char *config_file,
+                         const char *const *settings,
+                         struct walarchive_cluster **cluster,
+                         struct walarchive_error **error);
+
+// Gives a cluster back; null is nothing to close.
+//
+// # Safety
+//
+// `cluster` came from walarchive_open, was not closed before, and no call uses it.
+void walarchive_close(struct walarchive_cluster *cluster);
+
+// Makes the archive, or finds the one that is there: then nothing is changed.
+//
+// # Safety
+//
+// `cluster` came from walarchive_open; `error` is null or may be written to.
+uint32_t walarchive_init(const struct walarchive_cluster *cluster,
+                         bool encrypted,
+                         struct walarchive_error **error);
+
+// Stores a complete WAL file under its name, as archive_command asks for: 0 means that the archive durably holds just this
+// content.
+//
+// # Safety
+//
+// `cluster` came from walarchive_open; strings end in NUL; `error` is null or may be written to.
+uint32_t walarchive_wal_push(const struct walarchive_cluster *cluster,
+                             const char *file,
+                             struct walarchive_error **error);
+
+// Fetches a WAL file to `dest`, as restore_command asks for: `dest` appears when every byte was proven. 1 means that the file is
+// proven to be absent.
+//
+// # Safety
+//
+// `cluster` came from walarchive_open; strings end in NUL; `error` is null or may be written to.
+uint32_t walarchive_wal_fetch(const struct walarchive_cluster *cluster,
+                              const char *name,
+                              const char *dest,
+                              struct walarchive_error **error);
+
+// The WAL that is stored, as `walarchive wal list --json` tells it.
+//
+// # Safety
+//
+// `cluster` came from walarchive_open; `json` and `error` are null or may be written to.
+uint32_t walarchive_wal_list(const struct walarchive_cluster *cluster,
+                             char **json,
+                             struct walarchive_error **error);
+
+// The backups that are stored, oldest first, as `walarchive backup list --json` tells them (without what they share).
+//
+// # Safety
+//
+// `cluster` came from walarchive_open; `json` and `error` are null or may be written to.
+uint32_t walarchive_backup_list(const struct walarchive_cluster *cluster,
+                                char **json,
+                                struct walarchive_error **error);
+
+// Backs up the server that the settings name, as `walarchive backup create` does. 0 means that the backup is stored, and can be
+// restored; `json` tells of it, and of pages that are damaged on the server's disk.
+//
+// # Safety
+//
+// `cluster` came from walarchive_open; `callbacks` is null or fulfils its contract; `json` and `error` are null or may be
+// written to.
+uint32_t walarchive_backup_create(const struct walarchive_cluster *cluster,
+                                  bool full,
+                                  const struct walarchive_progress *callbacks,
+                                  char **json,
+                                  struct walarchive_error **error);
+
+// Restores the cluster into `target_dir`, which must be absent or empty. `target` is where recovery ends, as `walarchive restore
+// --to` takes it, or null for the newest state; the restored server fetches its WAL with `restore_command`.
+//
+// # Safety
+//
+// `cluster` came from walarchive_open; strings end in NUL; `callbacks` is null or fulfils its contract; `json` and `error`
+// are null or may be written to.
+uint32_t walarchive_restore(const struct walarchive_cluster *cluster,
+                            const char *target_dir,
+                            const char *target,
+                            const char *restore_command,
+                            const struct walarchive_progress *callbacks,
+                            char **json,
+                            struct walarchive_error **error);
+
+// Proves what is stored, as `walarchive verify` does; with `deep` every byte of it. `json` tells of problems, too: then the
+// status is that of the gravest.
+//
+// # Safety
+//
+// `cluster` came from walarchive_open; `callbacks` is null or fulfils its contract; `json` and `error` are null or may be
+// written to.
+uint32_t walarchive_verify(const struct walarchive_cluster *cluster,
+                           bool deep,
+                           const struct walarchive_progress *callbacks,
+                           char **json,
+                           struct walarchive_error **error);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* WALARCHIVE_H */

@@ -1,0 +1,317 @@
+//! One cluster in an archive, and what is done with it.
+
+use std::ffi::c_char;
+use std::ptr;
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+use walarchive_core::config::{Flags, Settings};
+use walarchive_core::ops::restore::Target;
+use walarchive_core::patience::Patience;
+use walarchive_core::{Archive, Blocking, Cluster, Error, Result};
+
+use crate::guard::{give, give_text, guard, needed, path, text, walarchive_error};
+use crate::progress::{progress, walarchive_progress};
+
+/// One cluster of an archive, as settings name them. Any number of threads may use one at once.
+#[allow(non_camel_case_types)]
+pub struct walarchive_cluster {
+    settings: Settings,
+    blocking: Blocking,
+    /// Reached with the first call that needs it.
+    opened: OnceLock<Cluster>,
+}
+
+impl walarchive_cluster {
+    fn cluster(&self) -> Result<Cluster> {
+        if let Some(cluster) = self.opened.get() {
+            return Ok(cluster.clone());
+        }
+        let cluster = self.blocking.wait(Cluster::open(&self.settings))?;
+        Ok(self.opened.get_or_init(|| cluster).clone())
+    }
+
+    fn init(&self, encrypted: bool) -> Result<bool> {
+        let patience = Patience::each(self.settings.store_retry_budget()?);
+        self.blocking.wait(async {
+            let storage = self.settings.new_storage(&patience).await?;
+            Archive::init(&*storage, encrypted).await.map(|(_, is_new)| is_new)
+        })
+    }
+}
+
+/// The cluster behind a pointer.
+///
+/// # Safety
+///
+/// `cluster` is null or came from walarchive_open and was not closed; it lives as long as `'a`.
+unsafe fn opened<'a>(cluster: *const walarchive_cluster) -> Result<&'a walarchive_cluster> {
+    // SAFETY: null, or by contract a cluster that is alive.
+    unsafe { cluster.as_ref() }.ok_or_else(|| Error::usage("the cluster's pointer is null"))
+}
+
+/// Settings as `NAME=value`.
+///
+/// # Safety
+///
+/// `list` is null or an array of strings that ends in a null pointer.
+unsafe fn variables(list: *const *const c_char) -> Result<Vec<(String, String)>> {
+    if list.is_null() {
+        return Ok(std::env::vars_os()
+            .filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)))
+            .collect());
+    }
+    let mut found = Vec::new();
+    for number in 0.. {
+        // SAFETY: by contract the array goes on up to its null pointer, and holds strings.
+        let Some(line) = (unsafe { text(*list.add(number), "a setting") })? else { break };
+        let (name, value) =
+            line.split_once('=').ok_or_else(|| Error::usage("a setting is not written as NAME=value"))?;
+        found.push((name.to_owned(), value.to_owned()));
+    }
+    Ok(found)
+}
+
+/// Takes settings and makes a cluster of them, which belongs to the caller. Nothing is asked of the archive yet.
+///
+/// `config_file` is the path of a settings file, or null for the usual one if it is there. `settings` are the environment
+/// variables of the programs as an array of "NAME=value" that ends in a null pointer (WALARCHIVE_ARCHIVE, WALARCHIVE_CLUSTER,
+/// WALARCHIVE_RECIPIENTS and so on); null for the environment of this process.
+///
+/// # Safety
+///
+/// Strings end in NUL; `cluster` may be written to; `error` is null or may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn walarchive_open(
+    config_file: *const c_char,
+    settings: *const *const c_char,
+    cluster: *mut *mut walarchive_cluster,
+    error: *mut *mut walarchive_error,
+) -> u32 {
+    guard(error, || {
+        // SAFETY: as the caller promises.
+        let (config, variables) =
+            unsafe { (text(config_file, "the settings file's path")?, variables(settings)?) };
+        let flags = Flags { config: config.map(Into::into), ..Flags::default() };
+        let settings = Settings::load(&flags, variables.into_iter())?;
+        let made = walarchive_cluster { settings, blocking: Blocking::new()?, opened: OnceLock::new() };
+        // SAFETY: as the caller promises.
+        unsafe { give(cluster, made) }
+    })
+}
+
+/// Gives a cluster back; null is nothing to close.
+///
+/// # Safety
+///
+/// `cluster` came from walarchive_open, was not closed before, and no call uses it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn walarchive_close(cluster: *mut walarchive_cluster) {
+    guard(ptr::null_mut(), || {
+        if !cluster.is_null() {
+            // SAFETY: made by Box::into_raw in `give`, and given back once.
+            drop(unsafe { Box::from_raw(cluster) });
+        }
+        Ok(())
+    });
+}
+
+/// Makes the archive, or finds the one that is there: then nothing is changed.
+///
+/// # Safety
+///
+/// `cluster` came from walarchive_open; `error` is null or may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn walarchive_init(
+    cluster: *const walarchive_cluster,
+    encrypted: bool,
+    error: *mut *mut walarchive_error,
+) -> u32 {
+    // SAFETY: as the caller promises.
+    guard(error, || unsafe { opened(cluster) }?.init(encrypted).map(drop))
+}
+
+/// Stores a complete WAL file under its name, as archive_command asks for: 0 means that the archive durably holds just this
+/// content.
+///
+/// # Safety
+///
+/// `cluster` came from walarchive_open; strings end in NUL; `error` is null or may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn walarchive_wal_push(
+    cluster: *const walarchive_cluster,
+    file: *const c_char,
+    error: *mut *mut walarchive_error,
+) -> u32 {
+    guard(error, || {
+        // SAFETY: as the caller promises.
+        let (this, file) = unsafe { (opened(cluster)?, path(file, "the WAL file's path")?) };
+        this.blocking.wait(this.cluster()?.push(file)).map(drop)
+    })
+}
+
+/// Fetches a WAL file to `dest`, as restore_command asks for: `dest` appears when every byte was proven. 1 means that the file is
+/// proven to be absent.
+///
+/// # Safety
+///
+/// `cluster` came from walarchive_open; strings end in NUL; `error` is null or may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn walarchive_wal_fetch(
+    cluster: *const walarchive_cluster,
+    name: *const c_char,
+    dest: *const c_char,
+    error: *mut *mut walarchive_error,
+) -> u32 {
+    guard(error, || {
+        // SAFETY: as the caller promises.
+        let (this, name, dest) = unsafe {
+            (opened(cluster)?, needed(name, "the WAL file's name")?, path(dest, "the destination")?)
+        };
+        this.blocking.wait(this.cluster()?.fetch(&name.parse()?, dest)).map(drop)
+    })
+}
+
+/// The WAL that is stored, as `walarchive wal list --json` tells it.
+///
+/// # Safety
+///
+/// `cluster` came from walarchive_open; `json` and `error` are null or may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn walarchive_wal_list(
+    cluster: *const walarchive_cluster,
+    json: *mut *mut c_char,
+    error: *mut *mut walarchive_error,
+) -> u32 {
+    guard(error, || {
+        // SAFETY: as the caller promises.
+        let this = unsafe { opened(cluster) }?;
+        let list = this.blocking.wait(this.cluster()?.wal())?;
+        let list =
+            serde_json::to_value(list).map_err(|error| Error::bug("a list has no JSON").because(error))?;
+        // SAFETY: as the caller promises.
+        unsafe { give_text(json, list.to_string()) };
+        Ok(())
+    })
+}
+
+/// The backups that are stored, oldest first, as `walarchive backup list --json` tells them (without what they share).
+///
+/// # Safety
+///
+/// `cluster` came from walarchive_open; `json` and `error` are null or may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn walarchive_backup_list(
+    cluster: *const walarchive_cluster,
+    json: *mut *mut c_char,
+    error: *mut *mut walarchive_error,
+) -> u32 {
+    guard(error, || {
+        // SAFETY: as the caller promises.
+        let this = unsafe { opened(cluster) }?;
+        let backups = this.blocking.wait(this.cluster()?.backups())?;
+        let backups: Vec<Value> = backups.iter().map(|backup| backup.document(None)).collect();
+        // SAFETY: as the caller promises.
+        unsafe { give_text(json, json!({ "backups": backups }).to_string()) };
+        Ok(())
+    })
+}
+
+/// Backs up the server that the settings name, as `walarchive backup create` does. 0 means that the backup is stored, and can be
+/// restored; `json` tells of it, and of pages that are damaged on the server's disk.
+///
+/// # Safety
+///
+/// `cluster` came from walarchive_open; `callbacks` is null or fulfils its contract; `json` and `error` are null or may be
+/// written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn walarchive_backup_create(
+    cluster: *const walarchive_cluster,
+    full: bool,
+    callbacks: *const walarchive_progress,
+    json: *mut *mut c_char,
+    error: *mut *mut walarchive_error,
+) -> u32 {
+    guard(error, || {
+        // SAFETY: as the caller promises.
+        let (this, progress) = unsafe { (opened(cluster)?, progress(callbacks)) };
+        let request = this.cluster()?.progress(progress).backup();
+        let request = if full { request.full() } else { request };
+        let done = this.blocking.wait(request.run())?;
+        // SAFETY: as the caller promises.
+        unsafe { give_text(json, done.backup.document(None).to_string()) };
+        Ok(())
+    })
+}
+
+/// Restores the cluster into `target_dir`, which must be absent or empty. `target` is where recovery ends, as `walarchive restore
+/// --to` takes it, or null for the newest state; the restored server fetches its WAL with `restore_command`.
+///
+/// # Safety
+///
+/// `cluster` came from walarchive_open; strings end in NUL; `callbacks` is null or fulfils its contract; `json` and `error`
+/// are null or may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn walarchive_restore(
+    cluster: *const walarchive_cluster,
+    target_dir: *const c_char,
+    target: *const c_char,
+    restore_command: *const c_char,
+    callbacks: *const walarchive_progress,
+    json: *mut *mut c_char,
+    error: *mut *mut walarchive_error,
+) -> u32 {
+    guard(error, || {
+        // SAFETY: as the caller promises.
+        let (this, dir, target, command, progress) = unsafe {
+            (
+                opened(cluster)?,
+                path(target_dir, "the target directory")?,
+                text(target, "the recovery target")?,
+                needed(restore_command, "the restore_command")?,
+                progress(callbacks),
+            )
+        };
+        let target: Target = target.map_or(Ok(Target::default()), str::parse)?;
+        let cluster = this.cluster()?.progress(progress);
+        let done =
+            this.blocking.wait(async { cluster.restore(dir, command).await?.to(target).run().await })?;
+        let document = json!({
+            "backup": done.plan.backup, "to": done.plan.to, "timeline": done.plan.timeline,
+            "bytes_written": done.bytes_written, "notes": done.notes,
+        });
+        // SAFETY: as the caller promises.
+        unsafe { give_text(json, document.to_string()) };
+        Ok(())
+    })
+}
+
+/// Proves what is stored, as `walarchive verify` does; with `deep` every byte of it. `json` tells of problems, too: then the
+/// status is that of the gravest.
+///
+/// # Safety
+///
+/// `cluster` came from walarchive_open; `callbacks` is null or fulfils its contract; `json` and `error` are null or may be
+/// written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn walarchive_verify(
+    cluster: *const walarchive_cluster,
+    deep: bool,
+    callbacks: *const walarchive_progress,
+    json: *mut *mut c_char,
+    error: *mut *mut walarchive_error,
+) -> u32 {
+    guard(error, || {
+        // SAFETY: as the caller promises.
+        let (this, progress) = unsafe { (opened(cluster)?, progress(callbacks)) };
+        let request = this.cluster()?.progress(progress).verify();
+        let request = if deep { request.deep() } else { request };
+        let found = this.blocking.wait(request.run())?;
+        // SAFETY: as the caller promises.
+        unsafe { give_text(json, found.document(deep).to_string()) };
+        match found.kind() {
+            None => Ok(()),
+            Some(kind) => Err(Error::new(kind, format!("{} problems were found", found.problems.len()))),
+        }
+    })
+}
