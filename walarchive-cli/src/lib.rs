@@ -2,6 +2,7 @@
 
 mod args;
 mod backup;
+mod bench;
 mod catch_up;
 mod check;
 mod copy;

@@ -22,8 +22,8 @@ use crate::args::{BackupCommand, Cli, Command, FetchCli, Global, KeyCommand, Pus
 use crate::exit::Caller;
 use crate::output::Output;
 use crate::{
-    backup, catch_up, check, copy, demo, drill, dump, init, key, progress, prune, restore, restore_latest,
-    status, verify, wal,
+    backup, bench, catch_up, check, copy, demo, drill, dump, init, key, progress, prune, restore,
+    restore_latest, status, verify, wal,
 };
 
 /// What a command works with.
@@ -59,17 +59,21 @@ pub fn fetch_main() -> ExitCode {
 
 /// The demo has an archive of its own: settings that are meant for another one must not disturb it.
 fn global_of(cli: &Cli) -> Global {
-    Global { without_settings: matches!(cli.command, Command::Demo(_)), ..cli.global.clone() }
+    let without_settings = match cli.command {
+        Command::Demo(_) => Some("the demo makes an archive of its own, and uses no other"),
+        Command::Bench(_) => Some("bench measures files, and uses no archive"),
+        _ => None,
+    };
+    Global { without_settings, ..cli.global.clone() }
 }
 
 /// No settings at all; whoever names an archive expects it to be used.
-fn refuse_settings(global: &Global) -> Result<Settings> {
+fn refuse_settings(global: &Global, why: &str) -> Result<Settings> {
     let Flags { config, archive, cluster, system_id, envdir } = global.flags();
     if config.is_none() && archive.or(cluster).or(system_id).is_none() && envdir.is_none() {
         return Ok(Settings::default());
     }
-    Err(Error::usage("the demo makes an archive of its own, and uses no other")
-        .hint("leave out --config, --archive, --cluster, --system-id and --envdir"))
+    Err(Error::usage(why).hint("leave out --config, --archive, --cluster, --system-id and --envdir"))
 }
 
 fn caller_of(command: &Command) -> Caller {
@@ -98,8 +102,8 @@ fn guarded<C: Parser>(
     std::panic::set_hook(Box::new(move |panic| output.warning(&format!("internal error: {panic}"))));
     let work = || {
         let mut settings = match global.without_settings {
-            true => refuse_settings(&global)?,
-            false => Settings::load(&global.flags(), variables()?.into_iter())?,
+            Some(why) => refuse_settings(&global, why)?,
+            None => Settings::load(&global.flags(), variables()?.into_iter())?,
         };
         settings.tell(move |text| output.warning(text));
         let progress = Arc::new(progress::Terminal::new(output));
@@ -189,6 +193,7 @@ fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Drill(args) => drill::drill(&context, &args),
         Command::Status => block_on(status::status(context)),
         Command::CatchUp => block_on(catch_up::catch_up(context)),
+        Command::Bench(args) => bench::bench(&context, &args),
         Command::Demo(args) => demo::demo(&context, &args),
     }
 }

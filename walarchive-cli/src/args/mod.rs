@@ -1,6 +1,7 @@
 //! The command line.
 
 mod backup;
+mod bench;
 mod check;
 mod copies;
 mod dump;
@@ -10,6 +11,7 @@ mod restore;
 mod wal;
 
 pub use self::backup::*;
+pub use self::bench::*;
 pub use self::check::*;
 pub use self::copies::*;
 pub use self::dump::*;
@@ -70,9 +72,9 @@ pub struct Global {
     /// No progress bars
     #[arg(long, global = true)]
     pub no_progress: bool,
-    /// The command works without anybody's settings
+    /// Why the command works without anybody's settings, if it does
     #[arg(skip)]
-    pub without_settings: bool,
+    pub without_settings: Option<&'static str>,
 }
 
 impl Global {
@@ -153,6 +155,8 @@ pub enum Command {
     Status,
     /// Copy to each mirror what it lacks and another has
     CatchUp,
+    /// Which codec? Compresses, seals and opens your own WAL segments or files with each, and tells what it costs and spares
+    Bench(BenchArgs),
     /// The whole circle on a throw-away cluster: archive, back up, destroy, restore to a moment, compare
     Demo(DemoArgs),
 }

@@ -1,6 +1,9 @@
 //! Arguments as text, read by what knows them.
 
+use std::time::Duration;
+
 use walarchive_core::archive::{BackupId, DumpFormat};
+use walarchive_core::codec::CodecSpec;
 use walarchive_core::ops::restore::{Action, TablespaceMapping, Target, TimelineChoice};
 use walarchive_core::ops::verify::Share;
 
@@ -23,7 +26,7 @@ pub(super) fn share(text: &str) -> Result<Share, String> {
     story(text.parse())
 }
 
-pub(super) fn age(text: &str) -> Result<std::time::Duration, String> {
+pub(super) fn age(text: &str) -> Result<Duration, String> {
     story(walarchive_core::config::duration(text))
 }
 
@@ -45,4 +48,52 @@ pub(super) fn action(text: &str) -> Result<Action, String> {
 
 pub(super) fn mapping(text: &str) -> Result<TablespaceMapping, String> {
     story(text.parse())
+}
+
+pub(super) fn codec(text: &str) -> Result<CodecSpec, String> {
+    story(text.parse())
+}
+
+/// Bytes with an optional unit, in powers of 1024 as in settings.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let shift = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => Some(0),
+        "k" | "kb" | "kib" => Some(10),
+        "m" | "mb" | "mib" => Some(20),
+        "g" | "gb" | "gib" => Some(30),
+        _ => None,
+    };
+    let bytes = number.parse::<u64>().ok().zip(shift).and_then(|(number, by)| number.checked_mul(1 << by));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "write more than 0 bytes like 8MiB or 500k".to_owned())
+}
+
+pub(super) fn size_per_second(text: &str) -> Result<u64, String> {
+    size(text.strip_suffix("/s").unwrap_or(text)).map_err(|_| "write it like 10MiB/s".to_owned())
+}
+
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds <= 3600.0);
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "more than 0, at most 3600".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_rates() {
+        assert_eq!(size("256MiB"), Ok(256 << 20));
+        assert_eq!(size("500k"), Ok(500 << 10));
+        assert_eq!(size_per_second("10MB/s"), Ok(10 << 20));
+        assert_eq!(size_per_second("7"), Ok(7));
+        for bad in ["", "0", "MiB", "-1", "1.5MiB", "99999999999999999999", "99999999999G", "1 parsec"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        for bad in ["0", "-1", "nan", "inf", "4000", "soon"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
 }
