@@ -5,6 +5,7 @@
 //! ```
 //!
 //! The archive is one that the server's `archive_command` pushes to, and the identity opens it.
+#![allow(clippy::print_stdout)] // A program prints.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -6,6 +6,7 @@
 //! ```
 //!
 //! The archive is an existing one that is not encrypted.
+#![allow(clippy::print_stdout)] // A program prints.
 
 use std::io::Write;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! An archive in a store of one's own: here a map in memory, in fifty lines. Segments that are given as arguments go in and
 //! come back.
+#![allow(clippy::print_stdout)] // A program prints.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

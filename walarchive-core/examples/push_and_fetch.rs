@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo run --example push_and_fetch -- file:///tmp/archive pg_wal/000000010000000000000001 /tmp/copy
 //! ```
+#![allow(clippy::print_stdout)] // A program prints.
 
 use std::path::Path;
 

@@ -45,8 +45,8 @@ const BUDGET: Duration = Duration::from_secs(60);
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let dir = tempfile::tempdir()?;
-/// # std::fs::write(dir.path().join("00000002.history"), "1\t0/5000000\tno recovery target specified\n")?;
-/// # std::env::set_current_dir(dir.path())?;
+/// # let (history, copy) = (dir.path().join("00000002.history"), dir.path().join("copy"));
+/// # std::fs::write(&history, "1\t0/5000000\tno recovery target specified\n")?;
 /// # let url = format!("file://{}/archive", dir.path().display());
 /// let identity = Identity::generate()?;
 /// let store = storage::create(&url, &StoreOptions::default()).await?;
@@ -54,9 +54,9 @@ const BUDGET: Duration = Duration::from_secs(60);
 /// let archive = Archive::open(store, Keys::of(identity)).await?;
 /// let main = archive.cluster("main".parse()?).system("7300000000000000001".parse()?);
 ///
-/// main.push("00000002.history").await?;
-/// main.fetch(&"00000002.history".parse()?, "copy").await?;
-/// assert_eq!(std::fs::read("copy")?, std::fs::read("00000002.history")?);
+/// main.push(&history).await?;
+/// main.fetch(&"00000002.history".parse()?, &copy).await?;
+/// assert_eq!(std::fs::read(copy)?, std::fs::read(history)?);
 /// # Ok(())
 /// # }
 /// ```
