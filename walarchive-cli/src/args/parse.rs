@@ -6,6 +6,7 @@ use walarchive_core::archive::{BackupId, DumpFormat};
 use walarchive_core::codec::CodecSpec;
 use walarchive_core::ops::restore::{Action, TablespaceMapping, Target, TimelineChoice};
 use walarchive_core::ops::verify::Share;
+use walarchive_core::storage::bytes;
 
 pub(super) fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -54,19 +55,10 @@ pub(super) fn codec(text: &str) -> Result<CodecSpec, String> {
     story(text.parse())
 }
 
-/// Bytes with an optional unit, in powers of 1024 as in settings.
+/// Bytes with an optional unit, as settings have them.
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let shift = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => Some(0),
-        "k" | "kb" | "kib" => Some(10),
-        "m" | "mb" | "mib" => Some(20),
-        "g" | "gb" | "gib" => Some(30),
-        _ => None,
-    };
-    let bytes = number.parse::<u64>().ok().zip(shift).and_then(|(number, by)| number.checked_mul(1 << by));
-    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "write more than 0 bytes like 8MiB or 500k".to_owned())
+    let bytes = bytes("the size", text).ok().filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(|| "write more than 0 bytes like 8MiB or 500k".to_owned())
 }
 
 pub(super) fn size_per_second(text: &str) -> Result<u64, String> {

@@ -43,8 +43,7 @@ pub use local::LocalStorage;
 pub use memory::MemoryStorage;
 pub use mirrors::{Check, Mirrors, Policy, Witness};
 pub use open::{Mirrored, create, create_mode, open, open_mirrors, shown};
-pub(crate) use options::bytes;
-pub use options::{CreateMode, StoreOptions};
+pub use options::{CreateMode, StoreOptions, bytes};
 #[cfg(feature = "sftp")]
 pub use sftp::{SftpOptions, SftpStorage};
 pub(crate) use steady::is_stored;

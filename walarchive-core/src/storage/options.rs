@@ -178,8 +178,8 @@ fn between(name: &str, value: &str, least: usize, most: usize) -> Result<usize> 
     Err(Error::usage(format!("{name} cannot be {value}")).hint(format!("from {least} to {most}")))
 }
 
-/// A number of bytes with an optional unit: `8MiB`, `500k`, `1G`; powers of 1024 all.
-pub(crate) fn bytes(name: &str, value: &str) -> Result<u64> {
+/// The number of bytes that `name` is set to, with an optional unit: `8MiB`, `500k`, `1G`; powers of 1024 all.
+pub fn bytes(name: &str, value: &str) -> Result<u64> {
     let end = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
     let (number, unit) = value.split_at(end);
     let shift = match unit.trim().to_ascii_lowercase().as_str() {
