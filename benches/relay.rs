@@ -1,7 +1,7 @@
 //! A relay in front of a server, which counts the HTTP requests that pass.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -22,7 +22,7 @@ impl Relay {
     /// A relay to the server at `host:port`.
     pub fn to(server: &str) -> Relay {
         let relay = Relay { port: Port::free(), seen: Arc::default() };
-        let listener = TcpListener::bind(relay.port.addr()).expect("listen");
+        let listener = relay.port.listen();
         let (server, seen) = (server.to_owned(), Arc::clone(&relay.seen));
         thread::spawn(move || {
             for client in listener.incoming().flatten() {

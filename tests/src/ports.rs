@@ -1,9 +1,12 @@
 //! Ports for servers, without races between the tests that run at once.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as Name, UnixListener};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use crate::wait_until;
 
 /// Below the range from which Linux takes the ports of clients, so that no connection can hold one; 10000 above each there
 /// may be SeaweedFS's second one.
@@ -38,13 +41,28 @@ impl Port {
     fn claim(number: u16) -> Option<Port> {
         let name = Name::from_abstract_name(format!("walarchive-test-port-{number}")).ok()?;
         let claim = UnixListener::bind_addr(&name).ok()?;
-        TcpListener::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
-        Some(Port { number, _claim: claim })
+        // Asked as a client: a listener, however short its life, would live on in a program that is started meanwhile.
+        let used = TcpStream::connect((Ipv4Addr::LOCALHOST, number)).is_ok();
+        (!used).then_some(Port { number, _claim: claim })
     }
 
     /// Its number.
     pub fn number(&self) -> u16 {
         self.number
+    }
+
+    /// Listens on it, as soon as nobody else does: a program that is being started holds what was open when it was forked.
+    ///
+    /// # Panics
+    ///
+    /// When that takes a minute.
+    pub fn listen(&self) -> TcpListener {
+        let mut listener = None;
+        wait_until("the port is free", Duration::from_secs(60), || {
+            listener = TcpListener::bind(self.addr()).ok();
+            listener.is_some()
+        });
+        listener.expect("waited for")
     }
 
     /// The loopback address with it.
@@ -67,13 +85,13 @@ mod tests {
         assert!(Port::claim(numbers[0]).is_none(), "it is taken");
         drop(ports);
         let again = Port::claim(numbers[0]).expect("it is free again");
-        TcpListener::bind(again.addr()).expect("a server can have it");
+        drop(again.listen());
     }
 
     #[test]
     fn ports_in_use_are_passed_over() {
         let port = Port::free();
-        let _server = TcpListener::bind(port.addr()).expect("listen");
+        let _server = port.listen();
         let number = port.number();
         drop(port);
         assert!(Port::claim(number).is_none());

@@ -1,18 +1,16 @@
 //! A real OpenSSH server, on loopback, that lets in one key.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::kill::signal;
 use crate::programs::{skip, target_dir};
-use crate::{Background, Scratch, User, find, require, tree_of, wait_until};
+use crate::{Background, Port, Scratch, User, find, require, tree_of, wait_until};
 
 /// A running server, and the files that a client of it needs. Ends with the test.
 ///
@@ -22,7 +20,7 @@ pub struct Sshd {
     scratch: Scratch,
     dir: PathBuf,
     program: PathBuf,
-    port: u16,
+    port: Port,
     user: String,
     running: Option<Background>,
     starts: u32,
@@ -45,7 +43,7 @@ impl Sshd {
         let program = dir.join("sshd");
         fs::copy(&installed, &program).expect("copy sshd");
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("set the mode of sshd");
-        let port = free_port();
+        let port = Port::free();
         let mut sshd = Sshd {
             scratch: scratch.clone(),
             dir,
@@ -76,15 +74,15 @@ impl Sshd {
             self.scratch.own(&self.dir.join(name));
         };
         write("authorized_keys", read("client_key.pub"));
-        write("known_hosts", format!("[127.0.0.1]:{} {}", self.port, read("host_key.pub")));
-        write("wrong_hosts", format!("[127.0.0.1]:{} {}", self.port, read("other_key.pub")));
+        write("known_hosts", format!("[127.0.0.1]:{} {}", self.port.number(), read("host_key.pub")));
+        write("wrong_hosts", format!("[127.0.0.1]:{} {}", self.port.number(), read("other_key.pub")));
         write("no_hosts", String::new());
         let dir = self.dir.display();
         let mut settings = format!(
             "Port {}\nListenAddress 127.0.0.1\nHostKey {dir}/host_key\nAuthorizedKeysFile {dir}/authorized_keys\n\
              PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
              AllowTcpForwarding no\nMaxStartups 100\nSubsystem sftp internal-sftp {sftp}\n",
-            self.port
+            self.port.number()
         );
         // From 9.8 on, the server is several programs, and remembers who tried in vain.
         let programs = installed.parent().and_then(Path::parent).map(|usr| usr.join("lib/openssh"));
@@ -151,7 +149,7 @@ impl Sshd {
 
     /// `sftp://user@127.0.0.1:port/path`, for an absolute path.
     pub fn url(&self, path: impl AsRef<Path>) -> String {
-        format!("sftp://{}@127.0.0.1:{}{}", self.user, self.port, path.as_ref().display())
+        format!("sftp://{}@127.0.0.1:{}{}", self.user, self.port.number(), path.as_ref().display())
     }
 
     /// The user who can log in.
@@ -161,7 +159,7 @@ impl Sshd {
 
     /// The port of 127.0.0.1 where it listens.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// The private key that is let in.
@@ -216,14 +214,4 @@ fn user_name() -> String {
     let name = String::from_utf8(output.stdout).expect("a user name in UTF-8");
     assert!(output.status.success(), "the user {uid} has no name");
     name.trim().to_owned()
-}
-
-/// A free port below those that the system gives to clients, another one at each call.
-fn free_port() -> u16 {
-    static CALLS: AtomicU32 = AtomicU32::new(0);
-    let first = std::process::id().wrapping_mul(7919);
-    let ports = (0..2000)
-        .map(|_| 20_000 + (first.wrapping_add(CALLS.fetch_add(1, Ordering::Relaxed)) % 12_000) as u16);
-    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    ports.into_iter().find(free).expect("a free port on 127.0.0.1")
 }

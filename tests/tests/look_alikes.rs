@@ -1,7 +1,7 @@
 //! The stores that the harness starts: they are what they claim to be, and can be stopped, frozen and started.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -72,7 +72,7 @@ fn unfinished_uploads_are_seen() {
 /// Passes connections on, byte by byte, as a proxy does.
 fn forward(to: String) -> Port {
     let port = Port::free();
-    let listener = TcpListener::bind(port.addr()).unwrap();
+    let listener = port.listen();
     thread::spawn(move || {
         for client in listener.incoming() {
             let (client, server) = (client.unwrap(), TcpStream::connect(&to).unwrap());

@@ -1,7 +1,7 @@
 //! The fault proxy itself: each fault, as a plain client sees it.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ struct Echo {
 impl Echo {
     fn start() -> (Echo, SocketAddr) {
         let port = Port::free();
-        let (listener, echo, addr) = (TcpListener::bind(port.addr()).unwrap(), Echo::default(), port.addr());
+        let (listener, echo, addr) = (port.listen(), Echo::default(), port.addr());
         let server = echo.clone();
         thread::spawn(move || {
             let _port = port;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::script::{Fault, Request, Rule};
 use super::{Seen, Speaks, raw, relay};
-use crate::{Port, wait_until};
+use crate::Port;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -195,13 +195,7 @@ impl Shared {
 
 /// A listener whose buffers are small, so that a client notices soon that nobody reads.
 fn bind(port: &Port) -> TcpListener {
-    // A program that is being started holds what was open when it was forked, such as the look whether the port is free.
-    let mut listener = None;
-    wait_until("the port is free", Duration::from_secs(10), || {
-        listener = TcpListener::bind(port.addr()).ok();
-        listener.is_some()
-    });
-    let listener = listener.expect("listen on a free port");
+    let listener = port.listen();
     rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 64 << 10).expect("set the buffer's size");
     listener
 }

@@ -59,7 +59,7 @@ impl Control for Shim {
     fn start(&self) {
         let mut acceptor = lock(&self.acceptor);
         assert!(acceptor.is_none(), "it runs already");
-        let listener = TcpListener::bind(self.port.addr()).expect("listen on a port of ours");
+        let listener = self.port.listen();
         lock(&self.shared.state).stopped = false;
         let shared = Arc::clone(&self.shared);
         *acceptor = Some(thread::spawn(move || accept(&listener, &shared)));
