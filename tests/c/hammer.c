@@ -25,15 +25,22 @@ static void expect(const char *what, uint32_t status, uint32_t wanted, walarchiv
     walarchive_error_free(error);
 }
 
+static bool refuse(void *calls, uint64_t bytes)
+{
+    (void)bytes;
+    ++*(int *)calls;
+    return false;
+}
+
 static void *work(void *number)
 {
     char name[25], copy[32];
     walarchive_error *error;
     snprintf(name, sizeof name, "0000000100000000%08X", (unsigned)(size_t)number);
     snprintf(copy, sizeof copy, "%s.copy", name);
-    expect("push", walarchive_wal_push(shared, name, &error), 0, &error, NULL);
-    expect("push again", walarchive_wal_push(shared, name, &error), 0, &error, NULL);
-    expect("fetch", walarchive_wal_fetch(shared, name, copy, &error), 0, &error, NULL);
+    expect("push", walarchive_wal_push(shared, name, NULL, &error), 0, &error, NULL);
+    expect("push again", walarchive_wal_push(shared, name, NULL, &error), 0, &error, NULL);
+    expect("fetch", walarchive_wal_fetch(shared, name, copy, NULL, &error), 0, &error, NULL);
     return NULL;
 }
 
@@ -62,6 +69,14 @@ int main(int argc, char **argv)
     expect("verify", walarchive_verify(cluster, true, NULL, &json, &error), 0, &error, NULL);
     walarchive_string_free(json);
 
+    int calls = 0;
+    const walarchive_progress refusing = {.context = &calls, .advance = refuse};
+    expect("unwanted push", walarchive_wal_push(cluster, "000000010000000000000001", &refusing, &error), 6, &error, "cancelled");
+    expect("unwanted fetch", walarchive_wal_fetch(cluster, "000000010000000000000001", "x", &refusing, &error), 6, &error,
+           "cancelled");
+    if (calls != 2)
+        return 1;
+
     static const char *const wrong[] = {"WALARCHIVE_NONSENSE=1", NULL};
     static const char *const no_pair[] = {"nonsense", NULL};
     walarchive_cluster *none = NULL;
@@ -69,11 +84,11 @@ int main(int argc, char **argv)
         expect("open", walarchive_open(NULL, wrong, &none, &error), 2, &error, "usage");
         expect("open", walarchive_open(NULL, no_pair, &none, &error), 2, &error, "usage");
         expect("open", walarchive_open("/no/such/file", wrong, &none, &error), 2, &error, "usage");
-        expect("push", walarchive_wal_push(cluster, "not a name", &error), 2, &error, "usage");
-        expect("push", walarchive_wal_push(NULL, "name", &error), 2, &error, "usage");
-        expect("fetch", walarchive_wal_fetch(cluster, NULL, "x", &error), 2, &error, "usage");
-        expect("fetch", walarchive_wal_fetch(cluster, "00000001000000000000FFFF", "x", &error), 1, &error, "absent");
-        if (walarchive_wal_fetch(cluster, "\xff", "x", NULL) != 2)
+        expect("push", walarchive_wal_push(cluster, "not a name", NULL, &error), 2, &error, "usage");
+        expect("push", walarchive_wal_push(NULL, "name", NULL, &error), 2, &error, "usage");
+        expect("fetch", walarchive_wal_fetch(cluster, NULL, "x", NULL, &error), 2, &error, "usage");
+        expect("fetch", walarchive_wal_fetch(cluster, "00000001000000000000FFFF", "x", NULL, &error), 1, &error, "absent");
+        if (walarchive_wal_fetch(cluster, "\xff", "x", NULL, NULL) != 2)
             return 1;
     }
     walarchive_close(cluster);

@@ -19,7 +19,7 @@ use crate::ops::wal_list::{self, WalList};
 use crate::patience::Patience;
 use crate::postgres::conninfo::ConnInfo;
 use crate::postgres::datadir::system_id_of;
-use crate::progress::{Progress, Silent};
+use crate::progress::{Progress, Silent, while_wanted};
 use crate::source::{WalFile, WalSource};
 use crate::wal::WalName;
 
@@ -164,7 +164,7 @@ impl Cluster {
         Cluster { patience, ..self }
     }
 
-    /// Tells `progress` of backups, restores and verifications.
+    /// Tells `progress` of backups, restores and verifications, and asks it during pushes and fetches, too, whether to go on.
     #[must_use]
     pub fn progress(self, progress: Arc<dyn Progress>) -> Cluster {
         Cluster { progress, ..self }
@@ -192,14 +192,14 @@ impl Cluster {
     /// content.
     pub async fn push(&self, path: impl AsRef<Path>) -> Result<Pushed> {
         let (push, file) = (self.pusher(), WalFile::at(path.as_ref())?);
-        self.patience.run(|| push.run(&file)).await
+        while_wanted(&*self.progress, self.patience.run(|| push.run(&file))).await
     }
 
     /// Stores all that `source` has now, in its order, up to the first failure.
     pub async fn push_from(&self, source: &mut dyn WalSource) -> Result<Vec<Pushed>> {
         let (push, mut pushed) = (self.pusher(), Vec::new());
         while let Some(file) = source.next().await? {
-            pushed.push(self.patience.run(|| push.run(&file)).await?);
+            pushed.push(while_wanted(&*self.progress, self.patience.run(|| push.run(&file))).await?);
             source.stored(&file).await?;
         }
         Ok(pushed)
@@ -217,7 +217,8 @@ impl Cluster {
     /// Fetches a WAL file to `dest`, as [`fetch`] does, and gives its length: `dest` appears when every byte was proven.
     pub async fn fetch(&self, name: &WalName, dest: impl AsRef<Path>) -> Result<u64> {
         let dest = dest.as_ref();
-        self.patience.run(|| async move { fetch(&self.catalog().await?, name, dest).await }).await
+        let fetched = self.patience.run(|| async move { fetch(&self.catalog().await?, name, dest).await });
+        while_wanted(&*self.progress, fetched).await
     }
 
     /// The WAL that is stored, by timelines, with its gaps.

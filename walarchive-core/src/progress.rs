@@ -1,8 +1,11 @@
 //! What long work tells while it goes on, and how it is ended.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
 
@@ -33,6 +36,21 @@ impl Progress for Silent {
     }
     fn note(&self, _: &str) {}
     fn end(&self) {}
+}
+
+/// How often short work asks whether to go on.
+const ASKED_EVERY: Duration = Duration::from_millis(100);
+
+/// Carries out `work` as long as `progress` wants it, which is asked at the beginning and ten times a second. Work that is not
+/// wanted any more is dropped.
+pub async fn while_wanted<T>(progress: &dyn Progress, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut work = pin!(work);
+    loop {
+        progress.advance(0)?;
+        if let Ok(done) = tokio::time::timeout(ASKED_EVERY, &mut work).await {
+            return done;
+        }
+    }
 }
 
 /// Ends work from outside, from any thread. Clones are one.

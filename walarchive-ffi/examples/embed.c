@@ -44,8 +44,8 @@ int main(int argc, char **argv)
     const char *name = slash == NULL ? argv[2] : slash + 1;
     char *json = NULL;
     check("init", walarchive_init(cluster, false, &error));
-    check("push", walarchive_wal_push(cluster, argv[2], &error));
-    check("fetch", walarchive_wal_fetch(cluster, name, argv[3], &error));
+    check("push", walarchive_wal_push(cluster, argv[2], NULL, &error));
+    check("fetch", walarchive_wal_fetch(cluster, name, argv[3], NULL, &error));
     check("list", walarchive_wal_list(cluster, &json, &error));
     printf("%s\n", json);
     walarchive_string_free(json);

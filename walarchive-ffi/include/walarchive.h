@@ -73,24 +73,28 @@ uint32_t walarchive_init(const struct walarchive_cluster *cluster,
                          struct walarchive_error **error);
 
 // Stores a complete WAL file under its name, as archive_command asks for: 0 means that the archive durably holds just this
-// content.
+// content. `callbacks` are asked ten times a second whether to go on.
 //
 // # Safety
 //
-// `cluster` came from walarchive_open; strings end in NUL; `error` is null or may be written to.
+// `cluster` came from walarchive_open; strings end in NUL; `callbacks` is null or fulfils its contract; `error` is null or may
+// be written to.
 uint32_t walarchive_wal_push(const struct walarchive_cluster *cluster,
                              const char *file,
+                             const struct walarchive_progress *callbacks,
                              struct walarchive_error **error);
 
 // Fetches a WAL file to `dest`, as restore_command asks for: `dest` appears when every byte was proven. 1 means that the file is
-// proven to be absent.
+// proven to be absent. `callbacks` are asked ten times a second whether to go on.
 //
 // # Safety
 //
-// `cluster` came from walarchive_open; strings end in NUL; `error` is null or may be written to.
+// `cluster` came from walarchive_open; strings end in NUL; `callbacks` is null or fulfils its contract; `error` is null or may
+// be written to.
 uint32_t walarchive_wal_fetch(const struct walarchive_cluster *cluster,
                               const char *name,
                               const char *dest,
+                              const struct walarchive_progress *callbacks,
                               struct walarchive_error **error);
 
 // The WAL that is stored, as `walarchive wal list --json` tells it.

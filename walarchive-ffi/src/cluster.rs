@@ -2,12 +2,13 @@
 
 use std::ffi::c_char;
 use std::ptr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 use walarchive_core::config::{Flags, Settings};
 use walarchive_core::ops::restore::Target;
 use walarchive_core::patience::Patience;
+use walarchive_core::progress::{Progress, Silent, while_wanted};
 use walarchive_core::{Archive, Blocking, Cluster, Error, Result};
 
 use crate::guard::{give, give_text, guard, needed, path, text, walarchive_error};
@@ -23,12 +24,14 @@ pub struct walarchive_cluster {
 }
 
 impl walarchive_cluster {
-    fn cluster(&self) -> Result<Cluster> {
+    /// The cluster, for one call.
+    fn cluster(&self, progress: Arc<dyn Progress>) -> Result<Cluster> {
         if let Some(cluster) = self.opened.get() {
-            return Ok(cluster.clone());
+            return Ok(cluster.clone().progress(progress));
         }
-        let cluster = self.blocking.wait(Cluster::open(&self.settings))?;
-        Ok(self.opened.get_or_init(|| cluster).clone())
+        let opening = while_wanted(&*progress, Cluster::open(&self.settings));
+        let cluster = self.blocking.wait(opening)?;
+        Ok(self.opened.get_or_init(|| cluster).clone().progress(progress))
     }
 
     fn init(&self, encrypted: bool) -> Result<bool> {
@@ -132,43 +135,53 @@ pub unsafe extern "C" fn walarchive_init(
 }
 
 /// Stores a complete WAL file under its name, as archive_command asks for: 0 means that the archive durably holds just this
-/// content.
+/// content. `callbacks` are asked ten times a second whether to go on.
 ///
 /// # Safety
 ///
-/// `cluster` came from walarchive_open; strings end in NUL; `error` is null or may be written to.
+/// `cluster` came from walarchive_open; strings end in NUL; `callbacks` is null or fulfils its contract; `error` is null or may
+/// be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn walarchive_wal_push(
     cluster: *const walarchive_cluster,
     file: *const c_char,
+    callbacks: *const walarchive_progress,
     error: *mut *mut walarchive_error,
 ) -> u32 {
     guard(error, || {
         // SAFETY: as the caller promises.
-        let (this, file) = unsafe { (opened(cluster)?, path(file, "the WAL file's path")?) };
-        this.blocking.wait(this.cluster()?.push(file)).map(drop)
+        let (this, file, progress) =
+            unsafe { (opened(cluster)?, path(file, "the WAL file's path")?, progress(callbacks)) };
+        this.blocking.wait(this.cluster(progress)?.push(file)).map(drop)
     })
 }
 
 /// Fetches a WAL file to `dest`, as restore_command asks for: `dest` appears when every byte was proven. 1 means that the file is
-/// proven to be absent.
+/// proven to be absent. `callbacks` are asked ten times a second whether to go on.
 ///
 /// # Safety
 ///
-/// `cluster` came from walarchive_open; strings end in NUL; `error` is null or may be written to.
+/// `cluster` came from walarchive_open; strings end in NUL; `callbacks` is null or fulfils its contract; `error` is null or may
+/// be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn walarchive_wal_fetch(
     cluster: *const walarchive_cluster,
     name: *const c_char,
     dest: *const c_char,
+    callbacks: *const walarchive_progress,
     error: *mut *mut walarchive_error,
 ) -> u32 {
     guard(error, || {
         // SAFETY: as the caller promises.
-        let (this, name, dest) = unsafe {
-            (opened(cluster)?, needed(name, "the WAL file's name")?, path(dest, "the destination")?)
+        let (this, name, dest, progress) = unsafe {
+            (
+                opened(cluster)?,
+                needed(name, "the WAL file's name")?,
+                path(dest, "the destination")?,
+                progress(callbacks),
+            )
         };
-        this.blocking.wait(this.cluster()?.fetch(&name.parse()?, dest)).map(drop)
+        this.blocking.wait(this.cluster(progress)?.fetch(&name.parse()?, dest)).map(drop)
     })
 }
 
@@ -186,7 +199,7 @@ pub unsafe extern "C" fn walarchive_wal_list(
     guard(error, || {
         // SAFETY: as the caller promises.
         let this = unsafe { opened(cluster) }?;
-        let list = this.blocking.wait(this.cluster()?.wal())?;
+        let list = this.blocking.wait(this.cluster(Arc::new(Silent))?.wal())?;
         let list =
             serde_json::to_value(list).map_err(|error| Error::bug("a list has no JSON").because(error))?;
         // SAFETY: as the caller promises.
@@ -209,7 +222,7 @@ pub unsafe extern "C" fn walarchive_backup_list(
     guard(error, || {
         // SAFETY: as the caller promises.
         let this = unsafe { opened(cluster) }?;
-        let backups = this.blocking.wait(this.cluster()?.backups())?;
+        let backups = this.blocking.wait(this.cluster(Arc::new(Silent))?.backups())?;
         let backups: Vec<Value> = backups.iter().map(|backup| backup.document(None)).collect();
         // SAFETY: as the caller promises.
         unsafe { give_text(json, json!({ "backups": backups }).to_string()) };
@@ -235,7 +248,7 @@ pub unsafe extern "C" fn walarchive_backup_create(
     guard(error, || {
         // SAFETY: as the caller promises.
         let (this, progress) = unsafe { (opened(cluster)?, progress(callbacks)) };
-        let request = this.cluster()?.progress(progress).backup();
+        let request = this.cluster(progress)?.backup();
         let request = if full { request.full() } else { request };
         let done = this.blocking.wait(request.run())?;
         // SAFETY: as the caller promises.
@@ -273,7 +286,7 @@ pub unsafe extern "C" fn walarchive_restore(
             )
         };
         let target: Target = target.map_or(Ok(Target::default()), str::parse)?;
-        let cluster = this.cluster()?.progress(progress);
+        let cluster = this.cluster(progress)?;
         let done =
             this.blocking.wait(async { cluster.restore(dir, command).await?.to(target).run().await })?;
         let document = json!({
@@ -304,7 +317,7 @@ pub unsafe extern "C" fn walarchive_verify(
     guard(error, || {
         // SAFETY: as the caller promises.
         let (this, progress) = unsafe { (opened(cluster)?, progress(callbacks)) };
-        let request = this.cluster()?.progress(progress).verify();
+        let request = this.cluster(progress)?.verify();
         let request = if deep { request.deep() } else { request };
         let found = this.blocking.wait(request.run())?;
         // SAFETY: as the caller promises.
