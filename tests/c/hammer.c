@@ -77,6 +77,9 @@ int main(int argc, char **argv)
     if (calls != 2)
         return 1;
 
+    expect("status", walarchive_status(cluster, &json, &error), 0, &error, NULL);
+    walarchive_string_free(json);
+
     static const char *const wrong[] = {"WALARCHIVE_NONSENSE=1", NULL};
     static const char *const no_pair[] = {"nonsense", NULL};
     walarchive_cluster *none = NULL;

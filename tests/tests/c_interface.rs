@@ -91,6 +91,32 @@ fn the_example_brings_a_segment_back() {
 }
 
 #[test]
+fn stores_are_written_in_c_and_buffers_sealed() {
+    let scratch = Scratch::new();
+    let product = Product::with(&scratch, Options { init: false, ..Options::default() });
+    let settings = settings(&scratch, &product);
+    // The list in memory is the archive, whatever the settings say of one.
+    let settings: Vec<String> =
+        settings.into_iter().filter(|setting| !setting.starts_with("WALARCHIVE_ARCHIVE=")).collect();
+    let sanitized = ["-fsanitize=address,undefined"];
+    let source = package().join("examples/own_store.c");
+    let program = compiled(&scratch, &source, &sanitized, &library("libwalarchive.a"));
+    let name = segment_name(1, 3);
+    let run_it = run(&scratch, &[program.to_str().unwrap(), &name, "copy"], &settings);
+    assert!(run_it.code == Some(0) && run_it.stderr.is_empty(), "{run_it:#?}");
+    let lines: Vec<&str> = run_it.stdout.lines().collect();
+    let [status, text, end] = lines[..] else { panic!("{run_it:#?}") };
+    assert!(status.contains("\"timelines\":[{") && status.contains("\"problems\":["), "{status}");
+    assert_eq!([text, end], ["what nobody else may read", "released with 2 objects"]);
+    assert!(fs::read(scratch.join("copy")).unwrap() == segment(1, 3, 3));
+
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("c/stores.c");
+    let program = compiled(&scratch, &source, &sanitized, &library("libwalarchive.a"));
+    let failing = run(&scratch, &[program.to_str().unwrap()], &settings);
+    assert_eq!((failing.code, failing.stderr.as_str()), (Some(0), ""), "{failing:#?}");
+}
+
+#[test]
 fn ten_thousand_failures_and_sixteen_threads_leak_nothing() {
     let scratch = Scratch::new();
     let product = Product::with(&scratch, Options { init: false, encrypted: false, ..Options::default() });

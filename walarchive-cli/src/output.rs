@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 use walarchive_core::error::{Trouble, Troubles};
+pub(crate) use walarchive_core::told::{bytes, many};
 use walarchive_core::{Error, Kind, Result};
 
 use crate::args::{Global, LogFormat};
@@ -148,22 +149,6 @@ impl Output {
             let _ = self.line(&document.to_string());
         }
     }
-}
-
-/// Bytes, for people.
-pub(crate) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
-    let (mut value, mut unit) = (count as f64, 0);
-    while value >= 1000.0 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
-}
-
-/// So many of something, for people.
-pub(crate) fn many<N: std::fmt::Display + PartialEq + From<u8>>(count: N, what: &str) -> String {
-    format!("{count} {what}{}", if count == N::from(1) { "" } else { "s" })
 }
 
 /// A table, for people.

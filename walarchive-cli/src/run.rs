@@ -225,14 +225,15 @@ impl Context {
     /// The cluster's part of the archive. The system identifier is the one that is set, or that of the data directory that
     /// is set, or the only one under the cluster's name.
     pub(crate) async fn catalog(&self, archive: &Archive) -> Result<Catalog> {
-        let system = match self.settings.system_id()? {
-            Some(system) => Some(system),
-            None => match self.settings.data_dir() {
-                Some(dir) => datadir::system_id_of(&dir)?.map(SystemId),
-                None => None,
-            },
-        };
-        self.catalog_of(archive, system).await
+        self.catalog_of(archive, self.system()?).await
+    }
+
+    /// The cluster's system identifier, where the settings or its data directory tell it.
+    pub(crate) fn system(&self) -> Result<Option<SystemId>> {
+        match (self.settings.system_id()?, self.settings.data_dir()) {
+            (None, Some(dir)) => Ok(datadir::system_id_of(&dir)?.map(SystemId)),
+            (known, _) => Ok(known),
+        }
     }
 
     /// The same, for a system identifier that may be known.

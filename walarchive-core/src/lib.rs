@@ -37,6 +37,7 @@ pub mod progress;
 pub mod retention;
 pub mod source;
 pub mod storage;
+pub mod told;
 pub mod wal;
 
 pub use archive::Archive;

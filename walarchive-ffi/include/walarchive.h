@@ -5,13 +5,46 @@
 #define WALARCHIVE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+
+// What a callback of a store gives back besides its status; filled through the calls walarchive_answer_...
+typedef struct walarchive_answer walarchive_answer;
 
 // One cluster of an archive, as settings name them. Any number of threads may use one at once.
 typedef struct walarchive_cluster walarchive_cluster;
 
 // What went wrong. It belongs to the caller, who gives it back with walarchive_error_free.
 typedef struct walarchive_error walarchive_error;
+
+// A store of the caller's: a flat map of keys to objects that never change. The callbacks give status numbers: 0 for done, 1 for
+// an object that is proven absent, 5 for a store that cannot be reached (which is tried again), 6 for any other failure.
+// They may be called from several threads at once, must not throw or jump out of themselves, and must not call
+// the cluster that they belong to. Keys are relative paths of the characters A-Z a-z 0-9 . _ - and /.
+typedef struct walarchive_storage {
+  // Given to each callback.
+  void *context;
+  // Stores an object, whole and durably (it survives the loss of power), if there is none of that key. If there is one it
+  // stays as it is, and the callback tells so by walarchive_answer_exists. Of several writers of one key exactly one succeeds.
+  uint32_t (*create)(void *context,
+                     const char *key,
+                     const uint8_t *payload,
+                     size_t length,
+                     struct walarchive_answer *answer);
+  // Reads `length` bytes of an object from `offset` on; fewer, or none, where it ends before. The callback gives them by
+  // walarchive_answer_bytes, and the size of the whole object by walarchive_answer_size.
+  uint32_t (*get)(void *context,
+                  const char *key,
+                  uint64_t offset,
+                  uint64_t length,
+                  struct walarchive_answer *answer);
+  // Tells all objects whose keys begin with `prefix` (all, where it is empty), in any order, each by walarchive_answer_entry.
+  uint32_t (*list)(void *context, const char *prefix, struct walarchive_answer *answer);
+  // Removes an object; that there is none is success, too.
+  uint32_t (*remove)(void *context, const char *key, struct walarchive_answer *answer);
+  // Called once, when no callback will be called any more. May be null.
+  void (*release)(void *context);
+} walarchive_storage;
 
 // Hears of the progress of one call. Any of the functions may be null. They may be called from several threads at
 // once, and none is called when the call has returned.
@@ -32,7 +65,7 @@ typedef struct walarchive_progress {
 extern "C" {
 #endif // __cplusplus
 
-// The version of this interface. It changes when a caller has to be compiled anew; 0 promises nothing yet.
+// The version of this interface. It changes when a caller has to be compiled anew.
 uint32_t walarchive_abi_version(void);
 
 // The version of the library, as a string that lives as long as the library is loaded.
@@ -41,6 +74,42 @@ const char *walarchive_version(void);
 // What a status number means, as a string that lives as long as the library is loaded. The numbers are the exit codes of
 // the programs.
 const char *walarchive_status_text(uint32_t status);
+
+// Compresses and seals `length` bytes at `data` for the recipients that the settings name, as one age file that needs no archive:
+// `age -d -i KEY | zstd -d` opens it, too. Nothing is asked of the archive.
+//
+// # Safety
+//
+// `cluster` came from walarchive_open; `data` points to `length` bytes; `sealed` and `sealed_length` may be written to; `error`
+// is null or may be written to.
+uint32_t walarchive_seal(const struct walarchive_cluster *cluster,
+                         const uint8_t *data,
+                         size_t length,
+                         uint8_t **sealed,
+                         size_t *sealed_length,
+                         struct walarchive_error **error);
+
+// Opens what walarchive_seal made, with an identity that the settings name: nothing is given that was not proven. More than
+// `limit` bytes are refused as damaged.
+//
+// # Safety
+//
+// `cluster` came from walarchive_open; `sealed` points to `sealed_length` bytes; `data` and `length` may be written to; `error`
+// is null or may be written to.
+uint32_t walarchive_unseal(const struct walarchive_cluster *cluster,
+                           const uint8_t *sealed,
+                           size_t sealed_length,
+                           uint64_t limit,
+                           uint8_t **data,
+                           size_t *length,
+                           struct walarchive_error **error);
+
+// Frees the bytes that walarchive_seal or walarchive_unseal has given; null is nothing to free.
+//
+// # Safety
+//
+// Pointer and length came from one call of this library, and were not freed before.
+void walarchive_buffer_free(uint8_t *buffer, size_t length);
 
 // Takes settings and makes a cluster of them, which belongs to the caller. Nothing is asked of the archive yet.
 //
@@ -55,6 +124,18 @@ uint32_t walarchive_open(const char *config_file,
                          const char *const *settings,
                          struct walarchive_cluster **cluster,
                          struct walarchive_error **error);
+
+// As walarchive_open, with an archive in a store of the caller's: the settings need not name any. `storage` is copied; null for
+// the stores that the settings name. Its `release` is called when the cluster is closed, or this call fails.
+//
+// # Safety
+//
+// As walarchive_open; `storage` is null or fulfils its contract.
+uint32_t walarchive_open_in(const char *config_file,
+                            const char *const *settings,
+                            const struct walarchive_storage *storage,
+                            struct walarchive_cluster **cluster,
+                            struct walarchive_error **error);
 
 // Gives a cluster back; null is nothing to close.
 //
@@ -114,6 +195,15 @@ uint32_t walarchive_wal_list(const struct walarchive_cluster *cluster,
 uint32_t walarchive_backup_list(const struct walarchive_cluster *cluster,
                                 char **json,
                                 struct walarchive_error **error);
+
+// What can be restored and what stands in the way, as `walarchive status --json` tells it.
+//
+// # Safety
+//
+// `cluster` came from walarchive_open; `json` and `error` are null or may be written to.
+uint32_t walarchive_status(const struct walarchive_cluster *cluster,
+                           char **json,
+                           struct walarchive_error **error);
 
 // Backs up the server that the settings name, as `walarchive backup create` does. 0 means that the backup is stored, and can be
 // restored; `json` tells of it, and of pages that are damaged on the server's disk.
@@ -197,6 +287,41 @@ void walarchive_error_free(struct walarchive_error *error);
 //
 // `string` came from a call of this library and was not freed before.
 void walarchive_string_free(char *string);
+
+// Says, in `create`, that there is an object of that key already.
+//
+// # Safety
+//
+// `answer` is the one that the callback was given, and the callback has not returned.
+void walarchive_answer_exists(struct walarchive_answer *answer);
+
+// Gives, in `get`, the next bytes; it may be called again for more.
+//
+// # Safety
+//
+// As walarchive_answer_exists; `data` points to `length` bytes.
+void walarchive_answer_bytes(struct walarchive_answer *answer, const uint8_t *data, size_t length);
+
+// Tells, in `get`, the size of the whole object.
+//
+// # Safety
+//
+// As walarchive_answer_exists.
+void walarchive_answer_size(struct walarchive_answer *answer, uint64_t size);
+
+// Tells, in `list`, one object and its size.
+//
+// # Safety
+//
+// As walarchive_answer_exists; `key` ends in NUL.
+void walarchive_answer_entry(struct walarchive_answer *answer, const char *key, uint64_t size);
+
+// Tells, in any callback that fails, why: it becomes part of the error's message.
+//
+// # Safety
+//
+// As walarchive_answer_exists; `message` ends in NUL.
+void walarchive_answer_message(struct walarchive_answer *answer, const char *message);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -13,12 +13,15 @@ use walarchive_core::{Archive, Blocking, Cluster, Error, Result};
 
 use crate::guard::{give, give_text, guard, needed, path, text, walarchive_error};
 use crate::progress::{progress, walarchive_progress};
+use crate::storage::{Callbacks, callbacks, walarchive_storage};
 
 /// One cluster of an archive, as settings name them. Any number of threads may use one at once.
 #[allow(non_camel_case_types)]
 pub struct walarchive_cluster {
-    settings: Settings,
+    pub(crate) settings: Settings,
     blocking: Blocking,
+    /// A store of the caller's, instead of those of the settings.
+    storage: Option<Callbacks>,
     /// Reached with the first call that needs it.
     opened: OnceLock<Cluster>,
 }
@@ -29,12 +32,25 @@ impl walarchive_cluster {
         if let Some(cluster) = self.opened.get() {
             return Ok(cluster.clone().progress(progress));
         }
-        let opening = while_wanted(&*progress, Cluster::open(&self.settings));
+        let opening = while_wanted(&*progress, self.open());
         let cluster = self.blocking.wait(opening)?;
         Ok(self.opened.get_or_init(|| cluster).clone().progress(progress))
     }
 
+    async fn open(&self) -> Result<Cluster> {
+        match &self.storage {
+            Some(storage) => {
+                let archive = Archive::open(Arc::new(storage.clone()), self.settings.keys()?).await?;
+                Cluster::of(&archive, &self.settings).await
+            }
+            None => Cluster::open(&self.settings).await,
+        }
+    }
+
     fn init(&self, encrypted: bool) -> Result<bool> {
+        if let Some(storage) = &self.storage {
+            return self.blocking.wait(Archive::init(storage, encrypted)).map(|(_, is_new)| is_new);
+        }
         let patience = Patience::each(self.settings.store_retry_budget()?);
         self.blocking.wait(async {
             let storage = self.settings.new_storage(&patience).await?;
@@ -48,7 +64,7 @@ impl walarchive_cluster {
 /// # Safety
 ///
 /// `cluster` is null or came from walarchive_open and was not closed; it lives as long as `'a`.
-unsafe fn opened<'a>(cluster: *const walarchive_cluster) -> Result<&'a walarchive_cluster> {
+pub(crate) unsafe fn opened<'a>(cluster: *const walarchive_cluster) -> Result<&'a walarchive_cluster> {
     // SAFETY: null, or by contract a cluster that is alive.
     unsafe { cluster.as_ref() }.ok_or_else(|| Error::usage("the cluster's pointer is null"))
 }
@@ -91,13 +107,34 @@ pub unsafe extern "C" fn walarchive_open(
     cluster: *mut *mut walarchive_cluster,
     error: *mut *mut walarchive_error,
 ) -> u32 {
+    // SAFETY: as the caller promises.
+    unsafe { walarchive_open_in(config_file, settings, ptr::null(), cluster, error) }
+}
+
+/// As walarchive_open, with an archive in a store of the caller's: the settings need not name any. `storage` is copied; null for
+/// the stores that the settings name. Its `release` is called when the cluster is closed, or this call fails.
+///
+/// # Safety
+///
+/// As walarchive_open; `storage` is null or fulfils its contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn walarchive_open_in(
+    config_file: *const c_char,
+    settings: *const *const c_char,
+    storage: *const walarchive_storage,
+    cluster: *mut *mut walarchive_cluster,
+    error: *mut *mut walarchive_error,
+) -> u32 {
     guard(error, || {
+        // SAFETY: as the caller promises.
+        let storage = unsafe { callbacks(storage) }?;
         // SAFETY: as the caller promises.
         let (config, variables) =
             unsafe { (text(config_file, "the settings file's path")?, variables(settings)?) };
         let flags = Flags { config: config.map(Into::into), ..Flags::default() };
         let settings = Settings::load(&flags, variables.into_iter())?;
-        let made = walarchive_cluster { settings, blocking: Blocking::new()?, opened: OnceLock::new() };
+        let made =
+            walarchive_cluster { settings, blocking: Blocking::new()?, storage, opened: OnceLock::new() };
         // SAFETY: as the caller promises.
         unsafe { give(cluster, made) }
     })
@@ -226,6 +263,27 @@ pub unsafe extern "C" fn walarchive_backup_list(
         let backups: Vec<Value> = backups.iter().map(|backup| backup.document(None)).collect();
         // SAFETY: as the caller promises.
         unsafe { give_text(json, json!({ "backups": backups }).to_string()) };
+        Ok(())
+    })
+}
+
+/// What can be restored and what stands in the way, as `walarchive status --json` tells it.
+///
+/// # Safety
+///
+/// `cluster` came from walarchive_open; `json` and `error` are null or may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn walarchive_status(
+    cluster: *const walarchive_cluster,
+    json: *mut *mut c_char,
+    error: *mut *mut walarchive_error,
+) -> u32 {
+    guard(error, || {
+        // SAFETY: as the caller promises.
+        let this = unsafe { opened(cluster) }?;
+        let status = this.blocking.wait(this.cluster(Arc::new(Silent))?.status())?;
+        // SAFETY: as the caller promises.
+        unsafe { give_text(json, status.document().to_string()) };
         Ok(())
     })
 }

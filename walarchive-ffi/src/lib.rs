@@ -4,27 +4,31 @@
 //! cbindgen; a test holds it against the code.
 #![allow(unsafe_code)] // What C gives are pointers. Each block says why they may be followed.
 
+mod buffer;
 mod cluster;
 mod guard;
 mod progress;
+mod storage;
 
 use std::ffi::{CStr, c_char};
 
+pub use buffer::*;
 pub use cluster::*;
 pub use guard::*;
 pub use progress::*;
+pub use storage::*;
 use walarchive_core::Kind;
 
 #[cfg(not(panic = "unwind"))]
 compile_error!("panics must unwind, so that they can be kept from crossing into C");
 
-const ABI: u32 = 0;
+const ABI: u32 = 1;
 const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
     Ok(version) => version,
     Err(_) => c"",
 };
 
-/// The version of this interface. It changes when a caller has to be compiled anew; 0 promises nothing yet.
+/// The version of this interface. It changes when a caller has to be compiled anew.
 // SAFETY: no other item of this name is linked; it takes and keeps nothing.
 #[unsafe(no_mangle)]
 pub extern "C" fn walarchive_abi_version() -> u32 {

@@ -11,7 +11,6 @@ use walarchive_core::{Error, Result};
 use super::retention::lost_packs;
 use super::{Found, Status};
 use crate::args::Limits;
-use crate::drill::subject;
 use crate::output::{bytes, many};
 use crate::run::Context;
 
@@ -175,7 +174,7 @@ pub(super) async fn drill(context: &Context, limits: &Limits) -> Result<Found> {
     };
     let seconds = age(last.finished_at);
     let line =
-        format!("the drill of {}, {} ago, took {} s", subject(&last), told(seconds), last.duration_ms / 1000);
+        format!("the drill of {}, {} ago, took {} s", last.subject(), told(seconds), last.duration_ms / 1000);
     let mut found =
         Found::new(judge(seconds, limits, 8 * 24 * HOUR), line).number("age_seconds", seconds as f64);
     if !last.ok {

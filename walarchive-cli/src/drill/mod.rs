@@ -14,8 +14,6 @@ use walarchive_core::archive::{BackupId, Catalog, DrillCheck, Drilled};
 use walarchive_core::ops::drill::Reached;
 use walarchive_core::{Error, Kind, Result};
 
-pub(crate) use report::subject;
-
 use crate::args::DrillArgs;
 use crate::interrupt::Interrupt;
 use crate::run::{Context, runtime};

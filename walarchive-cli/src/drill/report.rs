@@ -68,19 +68,10 @@ pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What was rehearsed, for people.
-pub(crate) fn subject(report: &DrillReport) -> String {
-    match (&report.of, &report.database) {
-        (Drilled::Backup(id), _) => format!("backup {id}"),
-        (Drilled::Dump(id), Some(database)) => format!("dump {id} of {database:?}"),
-        (Drilled::Dump(id), None) => format!("dump {id}"),
-    }
-}
-
 fn told(report: &DrillReport) -> String {
     let verdict =
         if report.ok { "all that was promised came back" } else { "NOT all that was promised came back" };
-    let mut lines = vec![format!("drill of {}: {verdict}", subject(report))];
+    let mut lines = vec![format!("drill of {}: {verdict}", report.subject())];
     if let (Some(target), Some(lsn), Some(timeline)) = (&report.target, report.reached_lsn, report.timeline) {
         lines.push(format!("reached        {lsn} on timeline {timeline} ({target})"));
     }

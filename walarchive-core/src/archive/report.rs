@@ -77,6 +77,17 @@ pub struct DrillReport {
     pub server_version: Option<String>,
 }
 
+impl DrillReport {
+    /// What was rehearsed, for people.
+    pub fn subject(&self) -> String {
+        match (&self.of, &self.database) {
+            (Drilled::Backup(id), _) => format!("backup {id}"),
+            (Drilled::Dump(id), Some(database)) => format!("dump {id} of {database:?}"),
+            (Drilled::Dump(id), None) => format!("dump {id}"),
+        }
+    }
+}
+
 impl Catalog {
     /// The names of all reports, oldest first. One listing.
     pub async fn report_ids(&self) -> Result<BTreeSet<BackupId>> {

@@ -5,7 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+mod status;
+
+pub use status::{DumpsStatus, LastDrill, Status, StatusRequest, StoreStatus};
+
 use crate::archive::{Archive, Backup, Catalog, ClusterName, Place, SystemId};
+use crate::behind::Notes;
 use crate::codec::{Codec, CodecSpec};
 use crate::config::Settings;
 use crate::crossing::blocking;
@@ -21,6 +26,7 @@ use crate::postgres::conninfo::ConnInfo;
 use crate::postgres::datadir::system_id_of;
 use crate::progress::{Progress, Silent, while_wanted};
 use crate::source::{WalFile, WalSource};
+use crate::storage::CreateMode;
 use crate::wal::WalName;
 
 const JOBS: usize = 2;
@@ -91,7 +97,7 @@ impl Archive {
     }
 }
 
-/// What backups do where nobody says otherwise.
+/// What is done and told where nobody says otherwise.
 #[derive(Debug, Clone)]
 struct Habits {
     connection: ConnInfo,
@@ -100,6 +106,8 @@ struct Habits {
     wal_wait: Duration,
     lease: Duration,
     full_every: Duration,
+    stores: Vec<(String, CreateMode)>,
+    notes: Option<Arc<Notes>>,
 }
 
 impl Habits {
@@ -111,6 +119,8 @@ impl Habits {
             wal_wait: Duration::from_secs(300),
             lease: Duration::from_secs(24 * 3600),
             full_every: Duration::from_secs(30 * 24 * 3600),
+            stores: Vec::new(),
+            notes: None,
         }
     }
 
@@ -118,10 +128,10 @@ impl Habits {
         Ok(Habits {
             connection: settings.connection(),
             data_dir: settings.data_dir(),
-            codec: settings.backup_codec()?,
             wal_wait: settings.wal_wait()?,
             lease: settings.backup_lease()?,
             full_every: settings.full_every()?,
+            ..Habits::new(settings.backup_codec()?)
         })
     }
 }
@@ -130,6 +140,13 @@ impl Cluster {
     /// The cluster that the programs' settings name, in the archive that they name.
     pub async fn open(settings: &Settings) -> Result<Cluster> {
         let archive = settings.archive(&Patience::each(settings.store_retry_budget()?)).await?;
+        let cluster = Cluster::of(&archive, settings).await?;
+        let habits = Habits { stores: settings.stores()?, notes: Some(settings.notes()), ..cluster.habits };
+        Ok(Cluster { habits, ..cluster })
+    }
+
+    /// The cluster that the settings name, in an archive that the caller has opened.
+    pub async fn of(archive: &Archive, settings: &Settings) -> Result<Cluster> {
         let system = match (settings.system_id()?, settings.data_dir()) {
             (None, Some(dir)) => blocking(move || system_id_of(&dir)).await?.map(SystemId),
             (known, _) => known,
@@ -293,6 +310,18 @@ impl Cluster {
             jobs: self.jobs,
             progress: self.progress.clone(),
         })
+    }
+
+    /// What can be restored of this cluster, and what stands in the way.
+    pub async fn status(&self) -> Result<Status> {
+        let request = StatusRequest {
+            archive: self.archive.clone(),
+            cluster: self.name.clone(),
+            system: self.system,
+            stores: self.habits.stores.clone(),
+            notes: self.habits.notes.clone(),
+        };
+        request.run().await
     }
 
     /// A look at what is stored of this cluster, to be carried out by [`VerifyRequest::run`].
