@@ -39,7 +39,9 @@ pub use cluster::{Builder, Cluster, StopMode};
 pub use kill::{Moments, kill_tree, kills, tree_of};
 pub use ports::Port;
 pub use product::{Options, Output, Product, example, library, outside};
-pub use programs::{find, postgres_bin, postgres_major, python, require};
+pub use programs::{
+    find, postgres_bin, postgres_major, python, python_packages, reachable, require, target_dir,
+};
 pub use restored::verify_backup;
 pub use scratch::{Scratch, User};
 pub use sizes::{bytes_below, bytes_below_but};

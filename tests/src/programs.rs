@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::Scratch;
+
 /// The path of `program`, or `None` after a loud note, upon which the test returns.
 ///
 /// # Panics
@@ -73,8 +75,23 @@ pub fn python() -> Option<PathBuf> {
     None
 }
 
+/// The interpreter behind that environment, which anybody can run, and the directory of the environment's packages: among them
+/// `part`, or `None` after a loud note.
+pub fn python_packages(part: &str) -> Option<(PathBuf, PathBuf)> {
+    let python = target_dir().join("python");
+    let packages = fs::read_dir(python.join("lib")).ok().and_then(|mut found| found.next()?.ok());
+    let packages = packages.map(|version| version.path().join("site-packages"));
+    let Some(packages) = packages.filter(|packages| packages.join(part).exists()) else {
+        skip(&format!("{part} (in target/python)"));
+        return None;
+    };
+    // The environment's link to the interpreter may be out of reach.
+    let interpreter = fs::canonicalize(python.join("bin/python3")).expect("the environment's Python");
+    Some((interpreter, packages))
+}
+
 /// The directory that cargo builds into.
-pub(crate) fn target_dir() -> PathBuf {
+pub fn target_dir() -> PathBuf {
     let workspace = workspace();
     match env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => workspace.join(dir),
@@ -90,4 +107,26 @@ pub(crate) fn workspace() -> PathBuf {
 
 fn is_executable(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// `path` itself where the unprivileged user can read it, else a copy of it in `scratch`, made of hard links where
+/// that can be had.
+pub fn reachable(scratch: &Scratch, path: &Path) -> PathBuf {
+    let reached = scratch.command("/usr/bin/test").arg("-r").arg(path).status();
+    if reached.is_ok_and(|status| status.success()) {
+        return path.to_owned();
+    }
+    let copy = scratch.join(path.file_name().expect("a name"));
+    let linked = [["-a", "-l"].as_slice(), &["-a"]].into_iter().any(|options| {
+        let mut command = Command::new("cp");
+        let output = command.args(options).arg(path).arg(&copy).output();
+        let done = output.is_ok_and(|output| output.status.success());
+        if !done {
+            let _ = fs::remove_dir_all(&copy);
+            let _ = fs::remove_file(&copy);
+        }
+        done
+    });
+    assert!(linked, "copy {} to {}", path.display(), copy.display());
+    copy
 }
