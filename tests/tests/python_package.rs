@@ -1,4 +1,4 @@
-//! The Python package: a wheel as pip builds it, its types, and its own tests on a real server.
+//! The Python package: a wheel as pip has maturin build it, its types, and its own tests on a real server.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,12 +11,11 @@ fn package() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("walarchive-ffi")
 }
 
-/// A program of the environment that `.ci/prepare` makes, as the user who builds.
+/// A program of the environment that `.ci/prepare` makes, as the user who builds. `PATH` stays as it is: with another one
+/// dependencies would be built anew.
 fn tool(name: &str) -> Command {
-    let bin = target_dir().join("python/bin");
-    let mut command = Command::new(bin.join(name));
-    let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{}:{path}", bin.display())).current_dir(package());
+    let mut command = Command::new(target_dir().join("python/bin").join(name));
+    command.current_dir(package());
     command
 }
 
@@ -29,10 +28,10 @@ fn done(command: &mut Command) -> Output {
 /// The wheel, unpacked; built with the profile of the tests, as nothing is measured here.
 fn installed(scratch: &Scratch) -> PathBuf {
     let (wheels, site) = (scratch.dir("wheels"), scratch.dir("site"));
-    let mut build = tool("python3");
-    build.args(["-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-build-isolation"]);
-    build.args(["--no-deps", "--wheel-dir"]).arg(&wheels).arg(package());
-    done(build.env("MATURIN_PEP517_ARGS", "--profile dev").env("CARGO_TARGET_DIR", target_dir()));
+    let mut build = tool("maturin");
+    build.args(["build", "--quiet", "--profile", "dev", "--out"]).arg(&wheels);
+    build.arg("--interpreter").arg(target_dir().join("python/bin/python3"));
+    done(build.env("CARGO_TARGET_DIR", target_dir()));
     let [wheel] = &wheels.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>()[..]
     else {
         panic!("one wheel was to be made")

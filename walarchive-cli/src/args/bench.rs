@@ -37,7 +37,7 @@ pub struct BenchArgs {
     /// How much of the files is read, in all
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size)]
     pub max_bytes: u64,
-    /// How much WAL the cluster writes, for example 10MiB/s: tells what each codec would store a month
+    /// How much WAL the cluster writes, for example 10MiB/s: tells what each codec would store a month. By default what the times of the segments tell
     #[arg(long, value_name = "SIZE/s", value_parser = size_per_second)]
     pub wal_rate: Option<u64>,
     /// Draw ratio against speed into this file

@@ -5,6 +5,7 @@ mod meaning;
 mod measure;
 mod memory;
 mod plot;
+mod rate;
 mod report;
 mod sample;
 mod scale;
@@ -40,13 +41,25 @@ pub(crate) fn bench(context: &Context, args: &BenchArgs) -> Result<u8> {
     let cores = || thread::available_parallelism().map_or(1, usize::from);
     let effort = Effort { seconds: args.seconds, threads: args.threads.map_or_else(cores, usize::from) };
     announce(context, &sample, &codecs, effort);
+    let wal_rate = args.wal_rate.or_else(|| measured_rate(context, args));
     let rows = measure_all(context, &sample, &codecs, effort)?;
-    let report = Report { sample: &sample, rows, threads: effort.threads, wal_rate: args.wal_rate };
+    let report = Report { sample: &sample, rows, threads: effort.threads, wal_rate };
     if let Some(svg) = &args.svg {
         walarchive_core::write_file(svg, 0o644, drawing(&report).as_bytes())?;
     }
     context.output.result(&report.document(), || [report.text(), advice::text(&report)].join("\n\n"))?;
     Ok(0)
+}
+
+/// How much WAL is written, as the files themselves tell.
+fn measured_rate(context: &Context, args: &BenchArgs) -> Option<u64> {
+    let (rate, over) = rate::of(&args.files)?;
+    context.output.info(&format!(
+        "these segments were written in {} s, as their times tell: {}/s of WAL; --wal-rate says something else",
+        over.as_secs(),
+        bytes(rate)
+    ));
+    Some(rate)
 }
 
 /// What is found out before minutes are spent.
