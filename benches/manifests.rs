@@ -1,34 +1,21 @@
 //! Manifests of many files: written, read from end to end, and asked for their beginnings. Each step is a process of its own,
 //! as its memory is what matters: it must not grow with the files. And a backup and a restore of a data directory with many.
 
-use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use walarchive_benches::made_up::{Count, PAGES, id, packs, place, write};
 use walarchive_benches::{Used, smoke};
-use walarchive_core::archive::{
-    Archive, BackupId, Extent, Extents, FRAME_PAGES, Facts, FileRecord, Keys, Line, ManifestWriter,
-    ObjectKind, PackName, PackRecord, Place, SystemId, Taker, Visitor, read_facts, read_needs, scan,
-};
+use walarchive_core::archive::{Archive, Facts, Keys, ObjectKind, read_facts, read_needs, scan};
 use walarchive_core::cipher::age::Identity;
-use walarchive_core::codec::CodecSpec;
-use walarchive_core::crossing::{Bridge, blocking};
 use walarchive_core::error::Result;
 use walarchive_core::storage::LocalStorage;
-use walarchive_core::wal::Lsn;
 use walarchive_tests::{Cluster, Product, Scratch};
 
-/// Files of the manifests; each has a hundred pages.
+/// Files of the manifests.
 const FILES: [u64; 3] = [10_000, 100_000, 1_000_000];
-const PAGES: u32 = 100;
-
-/// Pieces that a file's pages lie in: increments have been made.
-const PIECES: u32 = 4;
-
-/// Files whose pages are in one pack: 64 MiB of pages that compress to a quarter.
-const FILES_OF_A_PACK: u64 = 320;
 
 /// Small files in a data directory; the first is little.
 const SMALL_FILES: [u32; 3] = [100, 10_000, 100_000];
@@ -154,7 +141,7 @@ fn run(step: &str, files: u64, dir: &Path) {
             "facts" => read_facts::<Facts>(&archive, &place(), &id()).await.map(drop),
             _ => {
                 let needs = read_needs::<Facts>(&archive, &place(), &id()).await?;
-                assert_eq!(needs.packs.len() as u64, files.div_ceil(FILES_OF_A_PACK));
+                assert_eq!(needs.packs.len() as u64, packs(files));
                 Ok(())
             }
         }
@@ -171,119 +158,4 @@ async fn open(dir: &Path) -> Result<Archive> {
     let identity: Identity = text.parse()?;
     let keys = Keys { recipients: vec![identity.recipient()], identities: vec![identity], ..Keys::default() };
     Archive::open(storage, keys).await
-}
-
-async fn write(archive: &Archive, files: u64) -> Result<()> {
-    let (archive, bridge) = (archive.clone(), Bridge::current()?);
-    blocking(move || {
-        let codec = CodecSpec::default().build();
-        let mut manifest =
-            ManifestWriter::start(&archive, &place(), &id(), codec.as_ref(), &facts(files), &bridge)?;
-        for number in 0..files.div_ceil(FILES_OF_A_PACK) {
-            manifest.line(&Line::Pack(pack(number as u32)))?;
-        }
-        manifest.line(&Line::Dir("base".into(), 0o700))?;
-        for number in 0..files {
-            manifest.line(&Line::File(file(number)))?;
-        }
-        manifest.finish().map(drop)
-    })
-    .await
-}
-
-/// Counts files, or bytes.
-struct Count(u64);
-
-impl Visitor for Count {
-    fn line(&mut self, _: &Facts, _: &[PackRecord], line: Line) -> Result<()> {
-        self.0 += u64::from(matches!(line, Line::File(_)));
-        Ok(())
-    }
-}
-
-impl Taker for Count {
-    fn take(&mut self, plain: &[u8]) -> Result<()> {
-        self.0 += plain.len() as u64;
-        Ok(())
-    }
-}
-
-fn place() -> Place {
-    Place::of_system("main".parse().expect("a name"), SystemId(7))
-}
-
-fn id() -> BackupId {
-    BackupId::new(time(), 1)
-}
-
-fn time() -> jiff::Timestamp {
-    jiff::Timestamp::from_second(1_700_000_000).expect("a time")
-}
-
-fn pack(number: u32) -> PackRecord {
-    let digest = blake3::hash(&number.to_le_bytes()).to_hex().to_string();
-    let name = PackName { backup: id(), number };
-    PackRecord {
-        name,
-        stored: 67_108_864,
-        index_at: 67_000_000,
-        index_len: 40_000,
-        plain: 262_144_000,
-        digest,
-    }
-}
-
-/// A table, in a few pieces that lie in two packs.
-fn file(number: u64) -> FileRecord {
-    let noise = blake3::hash(&number.to_le_bytes());
-    let random = |at: usize| u32::from(noise.as_bytes()[at]);
-    let pack = (number / FILES_OF_A_PACK) as u32;
-    let mut extents = Extents::default();
-    for piece in 0..PIECES {
-        let (page, count) = (piece * PAGES / PIECES, PAGES / PIECES);
-        let frame = (number % FILES_OF_A_PACK) as u32 * PAGES / FRAME_PAGES + random(piece as usize);
-        let pack = if piece == 2 { 0 } else { pack };
-        extents.push_part(Extent { page, count, pack, frame, first: random(8) % FRAME_PAGES });
-    }
-    FileRecord {
-        path: PathBuf::from(format!("base/{}/{}", 16_384 + number / 100_000, 20_000 + number)),
-        mode: 0o600,
-        mtime: time(),
-        size: u64::from(PAGES) * 8192,
-        crc32c: random(9) << 24 | random(10) << 16 | random(11) << 8 | random(12),
-        extents,
-        damaged: Vec::new(),
-    }
-}
-
-fn facts(files: u64) -> Facts {
-    Facts {
-        format: Facts::FORMAT,
-        kind_of: "base".to_owned(),
-        id: id().to_string(),
-        kind: "full".to_owned(),
-        base: None,
-        cluster: "main".to_owned(),
-        system_id: "7".to_owned(),
-        pg_major: 17,
-        server_version: "17.2".to_owned(),
-        control_version: 1700,
-        catalog_version: 202_406_281,
-        timeline: 1,
-        start_lsn: Lsn(0x0200_0028),
-        stop_lsn: Lsn(0x0200_0100),
-        started_at: time(),
-        finished_at: time(),
-        segment_size: 16 << 20,
-        page_checksums: true,
-        data_bytes: files * u64::from(PAGES) * 8192,
-        stored_bytes: files.div_ceil(FILES_OF_A_PACK) * 67_108_864,
-        files,
-        damaged_pages: 0,
-        tablespaces: Vec::new(),
-        databases: Vec::new(),
-        from_standby: false,
-        labels: BTreeMap::new(),
-        created_by: "bench".to_owned(),
-    }
 }
