@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use walarchive_benches::made_up::{Count, PAGES, id, packs, place, write};
-use walarchive_benches::{Used, smoke};
+use walarchive_benches::{Report, Table, Used, Who, smoke};
 use walarchive_core::archive::{Archive, Facts, Keys, ObjectKind, read_facts, read_needs, scan};
 use walarchive_core::cipher::age::Identity;
 use walarchive_core::error::Result;
@@ -28,13 +28,17 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["step", step, files, dir] => run(step, files.parse().expect("a number"), Path::new(dir)),
-        _ => match wanted_gib() {
-            Some(gib) => many_files(gib, &SMALL_FILES[SMALL_FILES.len() - 1..]),
-            None => {
-                all();
-                many_files(GIB, &SMALL_FILES[..if smoke() { 1 } else { SMALL_FILES.len() }]);
+        _ => {
+            let mut report = Report::new("manifests");
+            match wanted_gib() {
+                Some(gib) => many_files(gib, &SMALL_FILES[SMALL_FILES.len() - 1..], &mut report),
+                None => {
+                    all(&mut report);
+                    many_files(GIB, &SMALL_FILES[..if smoke() { 1 } else { SMALL_FILES.len() }], &mut report);
+                }
             }
-        },
+            report.finish();
+        }
     }
 }
 
@@ -45,18 +49,21 @@ fn wanted_gib() -> Option<u32> {
 }
 
 /// Every step for manifests of each size.
-fn all() {
+fn all(report: &mut Report) {
     let scratch = Scratch::new();
     for files in FILES.into_iter().take(if smoke() { 1 } else { FILES.len() }) {
         let dir = scratch.dir(format!("{files}"));
         let identity = Identity::generate().expect("the system has random numbers");
         std::fs::write(dir.join("identity"), identity.to_secret_string().as_bytes())
             .expect("keep the identity");
-        println!("\na manifest of {files} files and {} pages, zstd:1, age", files * u64::from(PAGES));
+        let pages = files * u64::from(PAGES);
+        let mut table =
+            Table::new(format!("a manifest of {files} files and {pages} pages, zstd:1, age"), "decode");
         for step in ["write", "decode", "scan", "facts", "packs"] {
-            println!("{}", Used::by(this_program(step, files, &dir)).line(step));
+            let used = Used::by(this_program(step, files, &dir));
+            table.row(Who::Ours, step, used, (step == "write").then(|| stored(&dir)));
         }
-        println!("  {} bytes are stored", stored(&dir));
+        report.add(table);
     }
 }
 
@@ -71,28 +78,31 @@ fn stored(dir: &Path) -> u64 {
 }
 
 /// Two backups and a restore of a cluster with as many small files, and some GiB in large ones.
-fn many_files(gib: u32, small: &[u32]) {
+fn many_files(gib: u32, small: &[u32], report: &mut Report) {
     let scratch = Scratch::new();
     let Some(cluster) = Cluster::builder(&scratch).start() else { return };
     let product = Product::new(&scratch);
     cluster.archive_with(&product);
     for &files in small {
         add_files(&scratch, cluster.data_dir(), files, gib);
-        println!(
-            "\na data directory with {files} more files of 8 kB, and {gib} of 1 GiB: {} MiB of noise and a hole; two jobs",
-            NOISE >> 20
+        let noise = NOISE >> 20;
+        let full = "backup create --full";
+        let mut table = Table::new(
+            format!(
+                "a data directory with {files} more files of 8 kB, and {gib} of 1 GiB: {noise} MiB of noise and a hole; two jobs"
+            ),
+            full,
         );
-        for (name, args) in
-            [("backup create --full", &["--full"][..]), ("backup create, nothing changed", &[])]
-        {
+        for (name, args) in [(full, &["--full"][..]), ("backup create, nothing changed", &[])] {
             let mut command = product.command(&["--quiet", "backup", "create", "--jobs", "2"]);
             command.args(args).env("WALARCHIVE_CONNECTION", cluster.conninfo());
-            println!("{}", Used::by(command).line(name));
+            table.row(Who::Ours, name, Used::by(command), None);
         }
         let target = scratch.join(format!("restored{files}"));
         let mut restore = product.command(&["--quiet", "restore", "--to", "immediate", "--jobs", "2"]);
         restore.arg("--target-dir").arg(&target);
-        println!("{}", Used::by(restore).line("restore"));
+        table.row(Who::Ours, "restore", Used::by(restore), None);
+        report.add(table);
         std::fs::remove_dir_all(target).expect("remove a directory of ours");
     }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use walarchive_tests::Scratch;
 use walarchive_tests::stores::Bucket;
 
-use super::{as_ourselves, first_line, look_for, runs};
+use super::{as_ourselves, look_for, runs};
 
 /// The two programs, and the bucket that they store in.
 pub struct Barman {
@@ -15,8 +15,6 @@ pub struct Barman {
     restore: PathBuf,
     bucket: Bucket,
     compression: &'static [&'static str],
-    /// As they say it themselves.
-    pub version: String,
 }
 
 impl Barman {
@@ -24,19 +22,15 @@ impl Barman {
     pub fn find(scratch: &Scratch, bucket: &Bucket) -> Option<Barman> {
         let archive = look_for(&["barman-cloud-wal-archive"])?;
         let restore = look_for(&["barman-cloud-wal-restore"])?;
-        let ask = |word: &str| {
-            let mut command = as_ourselves(&archive, scratch);
-            command.arg(word);
-            runs("barman-cloud", command)
-        };
-        let version = first_line(&ask("--version")?);
+        let mut asked = as_ourselves(&archive, scratch);
+        asked.arg("--help");
+        let help = String::from_utf8_lossy(&runs("barman-cloud", asked)?.stdout).into_owned();
         // Older ones have only slow codecs, or none at the level that the others have.
-        let help = String::from_utf8_lossy(&ask("--help")?.stdout).into_owned();
         let has_zstd = help.contains("--zstd") && help.contains("--compression-level");
         let compression: &[&str] =
             if has_zstd { &["--zstd", "--compression-level", "1"] } else { &["--gzip"] };
         let (scratch, bucket) = (scratch.clone(), bucket.clone());
-        Some(Barman { scratch, archive, restore, bucket, compression, version })
+        Some(Barman { scratch, archive, restore, bucket, compression })
     }
 
     /// What its rows are called.

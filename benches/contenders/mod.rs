@@ -104,18 +104,20 @@ pub fn others(scratch: &Scratch, cluster: &Cluster) -> Vec<Contender<'static>> {
     all.into_iter().flatten().collect()
 }
 
-/// Who took part, in their own words.
-pub fn versions(contenders: &[Contender<'_>]) -> String {
+/// Who took part, in their own words; the tools are those of the system.
+pub fn versions(contenders: &[Contender<'_>], tools: &[&str]) -> String {
     let own =
         contenders.iter().map(|contender| contender.version.clone()).filter(|version| !version.is_empty());
-    let tools = ["pg_basebackup", "pg_dump", "zstd", "cp"].iter().filter_map(|tool| version_of(tool));
-    own.chain(tools).collect::<Vec<_>>().join("; ")
+    let all: Vec<String> = own.chain(tools.iter().filter_map(|tool| version_of(tool))).collect();
+    format!("took part: {}", if all.is_empty() { "nobody else".to_owned() } else { all.join("; ") })
 }
 
 /// The version of a program in `PATH`.
-pub fn version_of(program: &str) -> Option<String> {
-    let output = Command::new(find(program)?).arg("--version").stdin(Stdio::null()).output().ok()?;
-    Some(first_line(&output))
+fn version_of(program: &str) -> Option<String> {
+    let program = find(program)?;
+    let ask = |word| Command::new(&program).arg(word).stdin(Stdio::null()).output().ok();
+    let says = ["--version", "version"].into_iter().filter_map(ask).find(|output| output.status.success());
+    says.as_ref().map(first_line)
 }
 
 /// The path of the first of these that is in `PATH`; else says that the first one is not.
@@ -127,8 +129,8 @@ pub fn look_for(programs: &[&str]) -> Option<PathBuf> {
     found
 }
 
-/// Whether a command that a contender needs first succeeds; else says that it is left out.
-fn runs(name: &str, mut command: Command) -> Option<Output> {
+/// The output of a command that a contender has to be able to run; where it fails, says that it is left out.
+pub fn runs(name: &str, mut command: Command) -> Option<Output> {
     match command.output() {
         Ok(output) if output.status.success() => return Some(output),
         Ok(output) => eprintln!("{name} cannot run here and is left out: {}", first_line(&output)),

@@ -6,7 +6,7 @@ mod wal;
 
 use std::process::Command;
 
-use walarchive_benches::contenders::{others, version_of, versions};
+use walarchive_benches::contenders::{others, versions};
 use walarchive_benches::{Report, Table, Used, Who, samples, smoke};
 use walarchive_tests::{Cluster, Product, Scratch};
 
@@ -37,7 +37,7 @@ fn push_and_fetch() {
         let mut wal = Wal::new(&scratch, data, cluster.as_ref(), contenders);
         wal.leave_out_what_fails();
         if number == 0 {
-            report.fact(format!("took part: {}", versions(&wal.contenders)));
+            report.fact(versions(&wal.contenders, &["zstd", "cp"]));
         }
         wal.measure(&mut report);
     }
@@ -61,7 +61,7 @@ fn backup() {
     let restored =
         Used::by(product.command(&["--no-progress", "restore", "--target-dir", &target, "--jobs", "2"]));
     let mut report = Report::new("programs-backup");
-    report.fact(format!("took part: {}", version_of("pg_basebackup").unwrap_or_default()));
+    report.fact(versions(&[], &["pg_basebackup"]));
     let unit = "pg_basebackup, as it is, synced";
     let title = format!("backup: pgbench at scale {scale}, two jobs, age and zstd:1, in a directory");
     let mut table = Table::new(title, unit);
