@@ -5,8 +5,10 @@ mod barman;
 mod pgbackrest;
 mod wal_g;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use walarchive_tests::stores::Bucket;
 use walarchive_tests::{Cluster, Scratch, bytes_below_but, find};
@@ -124,7 +126,7 @@ fn version_of(program: &str) -> Option<String> {
 pub fn look_for(programs: &[&str]) -> Option<PathBuf> {
     let found = programs.iter().find_map(|program| find(program));
     if found.is_none() {
-        eprintln!("{} is not in PATH: not compared with", programs[0]);
+        say_once(format!("{} is not in PATH: not compared with", programs[0]));
     }
     found
 }
@@ -133,10 +135,20 @@ pub fn look_for(programs: &[&str]) -> Option<PathBuf> {
 pub fn runs(name: &str, mut command: Command) -> Option<Output> {
     match command.output() {
         Ok(output) if output.status.success() => return Some(output),
-        Ok(output) => eprintln!("{name} cannot run here and is left out: {}", first_line(&output)),
-        Err(error) => eprintln!("{name} cannot run here and is left out: {error}"),
+        Ok(output) => say_once(format!("{name} cannot run here and is left out: {}", first_line(&output))),
+        Err(error) => say_once(format!("{name} cannot run here and is left out: {error}")),
     }
     None
+}
+
+/// Contenders are set up anew for each round.
+fn say_once(line: String) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if !said.contains(&line) {
+        eprintln!("{line}");
+        said.insert(line);
+    }
 }
 
 fn first_line(output: &Output) -> String {

@@ -8,8 +8,8 @@ use super::page::{all, text};
 const NAMES: f64 = 300.0;
 const BARS: f64 = 400.0;
 const FIGURES: f64 = 60.0;
-const ROW: f64 = 30.0;
-const BAR: f64 = 11.0;
+const ROW: f64 = 36.0;
+const BAR: f64 = 14.0;
 
 /// Two bars for each row, one for wall time and a paler one for CPU time, on one scale from nothing.
 pub fn of(table: &Value) -> String {
@@ -26,7 +26,7 @@ pub fn of(table: &Value) -> String {
         let top = ROW * number as f64;
         let (who, case) = (text(&row["who"]), text(&row["case"]));
         out +=
-            &format!("<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{case}</text>\n", NAMES - 8.0, top + 18.0);
+            &format!("<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{case}</text>\n", NAMES - 8.0, top + 21.0);
         for (key, (class, at)) in keys.iter().zip([("", 3.0), (" cpu", 3.0 + BAR)]) {
             let (value, y) = (of(row, key), top + at);
             let long = BARS * value / most;
@@ -35,7 +35,7 @@ pub fn of(table: &Value) -> String {
                  <text x=\"{:.1}\" y=\"{}\">{}</text>\n",
                 BAR - 1.0,
                 NAMES + long + 4.0,
-                y + 9.5,
+                y + 11.0,
                 figure(value, is_ratio)
             );
         }
