@@ -39,6 +39,7 @@ struct Way<'a> {
 }
 
 fn main() {
+    let mut report = Report::new("dumps");
     let scratch = Scratch::new();
     let Some(cluster) = Cluster::builder(&scratch).conf("shared_buffers = 256MB").start() else { return };
     cluster.pgbench_init((wanted_mb() / OF_A_SCALE).max(1));
@@ -60,8 +61,8 @@ fn main() {
             let _ = std::fs::remove_dir_all(place.scratch.join("dir"));
             let _ = std::fs::remove_file(place.scratch.join("file"));
         }
+        let _ = std::fs::remove_dir_all(place.scratch.join("restic"));
     }
-    let mut report = Report::new("dumps");
     report.fact(versions(&[], &["pg_dump", "zstd", "restic"]));
     let title =
         format!("dump: pgbench, about {} MB of text, medians; stored in units of zstd -1", wanted_mb());
@@ -129,29 +130,30 @@ impl Place {
         ]
     }
 
-    /// A new repository for each round of the first; the second finds everything there.
+    /// The repository is new in each round; the second way finds everything there.
     fn restic(&self) -> Vec<Way<'_>> {
         let Some(program) = look_for(&["restic"]) else { return Vec::new() };
         let repository = self.scratch.join("restic");
-        let way = |name, script: &'static str| {
+        let way = |name, is_first: bool| {
             let (program, repository) = (program.clone(), repository.clone());
-            let command = Box::new(move || {
+            let shell = move |script: &str| {
                 let mut shell = self.cluster.client_command("sh");
+                shell.env("RESTIC_PASSWORD", "bench").env("RESTIC_REPOSITORY", &repository);
+                shell.args(["-c", script, "sh"]).arg(&program);
                 shell
-                    .env("RESTIC_PASSWORD", "bench")
-                    .env("RESTIC", &program)
-                    .env("RESTIC_REPOSITORY", &repository);
-                shell.args(["-c", script]);
-                shell
+            };
+            let command = Box::new(move || {
+                if is_first {
+                    let made = shell("\"$1\" -q --no-cache init").output();
+                    assert!(made.is_ok_and(|made| made.status.success()), "restic makes its repository");
+                }
+                shell("pg_dump postgres | \"$1\" -q --no-cache backup --stdin")
             });
             Way { name, who: Who::Other, command, stored: self.scratch.join("restic") }
         };
-        let anew = "rm -rf \"$RESTIC_REPOSITORY\"; \"$RESTIC\" -q --no-cache init >/dev/null && \
-                    pg_dump postgres | \"$RESTIC\" -q --no-cache backup --stdin";
-        let again = "pg_dump postgres | \"$RESTIC\" -q --no-cache backup --stdin";
         vec![
-            way("pg_dump | restic backup, all anew", anew),
-            way("pg_dump | restic backup, nothing changed", again),
+            way("pg_dump | restic backup, all anew", true),
+            way("pg_dump | restic backup, nothing changed", false),
         ]
     }
 }

@@ -24,9 +24,10 @@ const ROUNDS: usize = 3;
 const UPDATES: [u32; 3] = [0, 10, 50];
 
 fn main() {
+    let mut report = Report::new("backups");
     let size = place::wanted_mib();
     let Some(live) = Live::start(size) else { return };
-    let (mut report, mut steps) = (Report::new("backups"), Steps::default());
+    let mut steps = Steps::default();
     for number in 0..if smoke() { 1 } else { ROUNDS } {
         live.archive_nowhere();
         let contenders = all(&live);

@@ -45,6 +45,7 @@ fn push_and_fetch() {
 }
 
 fn backup() {
+    let mut report = Report::new("programs-backup");
     let scratch = Scratch::new();
     let product = Product::new(&scratch);
     let Some(cluster) = Cluster::builder(&scratch).conf("max_wal_size = 2GB").start() else { return };
@@ -60,7 +61,6 @@ fn backup() {
     let target = scratch.join("restored").display().to_string();
     let restored =
         Used::by(product.command(&["--no-progress", "restore", "--target-dir", &target, "--jobs", "2"]));
-    let mut report = Report::new("programs-backup");
     report.fact(versions(&[], &["pg_basebackup"]));
     let unit = "pg_basebackup, as it is, synced";
     let title = format!("backup: pgbench at scale {scale}, two jobs, age and zstd:1, in a directory");

@@ -14,7 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use walarchive_benches::contenders::{Barman, versions};
-use walarchive_benches::{AtOnce, Relay, Used, Who, at_once, samples, smoke};
+use walarchive_benches::{AtOnce, Relay, Report, Used, Who, at_once, samples, smoke};
 
 use aws::Aws;
 use place::{Kind, Place};
@@ -44,12 +44,13 @@ fn main() {
     };
     let (batches, segments) = if smoke() { (1, 2) } else { (BATCHES, SEGMENTS) };
     for data in chosen {
-        let mut report = Batches::default();
+        let report = Report::new(&format!("s3-{}", data.name));
+        let mut measured = Batches::default();
         for batch in 0..batches {
             let Some(place) = Place::new(&data, batch * segments, segments) else { return };
-            run(&place, batch, &mut report);
+            run(&place, batch, &mut measured);
         }
-        report.tell(data.name, batches * segments);
+        measured.tell(report, data.name, batches * segments);
     }
 }
 

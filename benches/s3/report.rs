@@ -96,8 +96,7 @@ impl Batches {
         ));
     }
 
-    pub fn tell(&self, kind: &str, segments: usize) {
-        let mut report = Report::new(&format!("s3-{kind}"));
+    pub fn tell(&self, mut report: Report, kind: &str, segments: usize) {
         report.fact(self.took_part.as_str());
         let mean = self.stored as f64 / self.segments as f64 / f64::from(1 << 20);
         report.fact(format!("{kind} WAL, {segments} segments of 16 MiB ({mean:.1} MiB with zstd:1)"));

@@ -2,16 +2,18 @@
 //! beside programs that check and copy any files (`rclone`) or backups of their own (`restic`), where they are in `PATH`. All
 //! in one run; what is compared is CPU time, for a stored byte.
 
+mod floors;
+
 use std::fs;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use walarchive_benches::contenders::{look_for, versions};
-use walarchive_benches::{Report, Table, Used, Who, smoke, thread_time};
-use walarchive_tests::filled::files_below;
+use walarchive_benches::{Report, Table, Used, Who, smoke};
 use walarchive_tests::{Cluster, Options, Product, Scratch, bytes_below};
+
+use floors::{digest, unpack};
 
 const ROUNDS: usize = 3;
 /// Rows of four uuids for a MB of a table.
@@ -41,6 +43,7 @@ struct Place {
 }
 
 fn main() {
+    let mut report = Report::new("copies");
     let Some(place) = Place::new() else { return };
     let others = [place.rclone(), place.restic()];
     let mut proofs = place.proofs();
@@ -49,7 +52,6 @@ fn main() {
         proofs.append(&mut more_proofs);
         copies.append(&mut more_copies);
     }
-    let mut report = Report::new("copies");
     report.fact(versions(&[], &["cp", "rclone", "restic"]));
     report.fact(format!("{:.0} MB stored, encrypted", bytes_below(&place.sealed.archive_dir()) as f64 / 1e6));
     report.add(measure("verify: all of it proven, for 100 MB stored", &proofs));
@@ -235,39 +237,4 @@ impl Place {
 fn succeeds(mut command: Command) {
     let done = command.output().unwrap_or_else(|error| panic!("run {command:?}: {error}"));
     assert!(done.status.success(), "{command:?}: {done:?}");
-}
-
-/// Runs on this thread.
-fn here(work: impl FnOnce()) -> Used {
-    let (wall, cpu) = (Instant::now(), thread_time());
-    work();
-    Used { wall: wall.elapsed(), cpu: thread_time().saturating_sub(cpu), rss: 0 }
-}
-
-fn digest(dir: &Path) -> Used {
-    here(|| {
-        let mut buffer = vec![0; 1 << 20];
-        for path in files_below(dir) {
-            let mut file = fs::File::open(&path).expect("open an object");
-            let mut hasher = blake3::Hasher::new();
-            loop {
-                match file.read(&mut buffer).expect("read an object") {
-                    0 => break,
-                    read => drop(hasher.update(&buffer[..read])),
-                }
-            }
-            std::hint::black_box(hasher.finalize());
-        }
-    })
-}
-
-/// Objects of an archive that is not encrypted are files of zstd.
-fn unpack(dir: &Path) -> Used {
-    here(|| {
-        for path in files_below(dir).into_iter().filter(|path| !path.ends_with("archive.json")) {
-            let file = fs::File::open(&path).expect("open an object");
-            let mut decoder = zstd::Decoder::new(file).expect("a decoder");
-            io::copy(&mut decoder, &mut io::sink()).expect("unpack an object");
-        }
-    })
 }
