@@ -141,8 +141,8 @@ pub fn runs(name: &str, mut command: Command) -> Option<Output> {
     None
 }
 
-/// Contenders are set up anew for each round.
-fn say_once(line: String) {
+/// Says a line, but not again: contenders are set up anew for each round.
+pub fn say_once(line: String) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     if !said.contains(&line) {
