@@ -102,7 +102,7 @@ fn measure(steps: &mut Steps, step: &str, contender: &Contender<'_>, command: Co
         Ok(used) => used,
         // What a version of another program cannot do, it is left out of.
         Err(failed) if contender.who == Who::Other => {
-            return say_once(format!("left out of {step}: {failed}"));
+            return say_once(format!("{} is left out of {step}: {failed}", contender.name));
         }
         Err(failed) => panic!("{failed}"),
     };
