@@ -80,7 +80,7 @@ pub fn samples() -> Vec<Data> {
 }
 
 /// The directory that cargo built this bench into.
-fn target_dir() -> PathBuf {
+pub(crate) fn target_dir() -> PathBuf {
     let program = std::env::current_exe().expect("the path of this program");
     // …/target/release/deps/NAME
     program.ancestors().nth(3).expect("a bench lies in cargo's target directory").to_owned()

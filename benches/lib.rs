@@ -3,9 +3,12 @@
 #![warn(missing_docs)]
 
 mod batch;
+pub mod contenders;
 mod cpu_time;
 mod data;
+pub mod made_up;
 mod relay;
+mod report;
 mod sealing;
 mod synthetic;
 mod turns;
@@ -15,6 +18,7 @@ pub use batch::{system_id, write_batch};
 pub use cpu_time::CpuTime;
 pub use data::{Data, SEGMENT, samples};
 pub use relay::Relay;
+pub use report::{Report, Table, Who};
 pub use sealing::{compress, digest, open, seal};
 pub use turns::{Case, Row, median, smoke, thread_time, turns};
 pub use used::{AtOnce, Used, at_once};

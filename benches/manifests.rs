@@ -1,34 +1,21 @@
 //! Manifests of many files: written, read from end to end, and asked for their beginnings. Each step is a process of its own,
 //! as its memory is what matters: it must not grow with the files. And a backup and a restore of a data directory with many.
 
-use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use walarchive_benches::{Used, smoke};
-use walarchive_core::archive::{
-    Archive, BackupId, Extent, Extents, FRAME_PAGES, Facts, FileRecord, Keys, Line, ManifestWriter,
-    ObjectKind, PackName, PackRecord, Place, SystemId, Taker, Visitor, read_facts, read_needs, scan,
-};
+use walarchive_benches::made_up::{Count, PAGES, id, packs, place, write};
+use walarchive_benches::{Report, Table, Used, Who, smoke};
+use walarchive_core::archive::{Archive, Facts, Keys, ObjectKind, read_facts, read_needs, scan};
 use walarchive_core::cipher::age::Identity;
-use walarchive_core::codec::CodecSpec;
-use walarchive_core::crossing::{Bridge, blocking};
 use walarchive_core::error::Result;
 use walarchive_core::storage::LocalStorage;
-use walarchive_core::wal::Lsn;
 use walarchive_tests::{Cluster, Product, Scratch};
 
-/// Files of the manifests; each has a hundred pages.
+/// Files of the manifests.
 const FILES: [u64; 3] = [10_000, 100_000, 1_000_000];
-const PAGES: u32 = 100;
-
-/// Pieces that a file's pages lie in: increments have been made.
-const PIECES: u32 = 4;
-
-/// Files whose pages are in one pack: 64 MiB of pages that compress to a quarter.
-const FILES_OF_A_PACK: u64 = 320;
 
 /// Small files in a data directory; the first is little.
 const SMALL_FILES: [u32; 3] = [100, 10_000, 100_000];
@@ -41,13 +28,17 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["step", step, files, dir] => run(step, files.parse().expect("a number"), Path::new(dir)),
-        _ => match wanted_gib() {
-            Some(gib) => many_files(gib, &SMALL_FILES[SMALL_FILES.len() - 1..]),
-            None => {
-                all();
-                many_files(GIB, &SMALL_FILES[..if smoke() { 1 } else { SMALL_FILES.len() }]);
+        _ => {
+            let mut report = Report::new("manifests");
+            match wanted_gib() {
+                Some(gib) => many_files(gib, &SMALL_FILES[SMALL_FILES.len() - 1..], &mut report),
+                None => {
+                    all(&mut report);
+                    many_files(GIB, &SMALL_FILES[..if smoke() { 1 } else { SMALL_FILES.len() }], &mut report);
+                }
             }
-        },
+            report.finish();
+        }
     }
 }
 
@@ -58,18 +49,21 @@ fn wanted_gib() -> Option<u32> {
 }
 
 /// Every step for manifests of each size.
-fn all() {
+fn all(report: &mut Report) {
     let scratch = Scratch::new();
     for files in FILES.into_iter().take(if smoke() { 1 } else { FILES.len() }) {
         let dir = scratch.dir(format!("{files}"));
         let identity = Identity::generate().expect("the system has random numbers");
         std::fs::write(dir.join("identity"), identity.to_secret_string().as_bytes())
             .expect("keep the identity");
-        println!("\na manifest of {files} files and {} pages, zstd:1, age", files * u64::from(PAGES));
+        let pages = files * u64::from(PAGES);
+        let mut table =
+            Table::new(format!("a manifest of {files} files and {pages} pages, zstd:1, age"), "decode");
         for step in ["write", "decode", "scan", "facts", "packs"] {
-            println!("{}", Used::by(this_program(step, files, &dir)).line(step));
+            let used = Used::by(this_program(step, files, &dir));
+            table.row(Who::Ours, step, used, (step == "write").then(|| stored(&dir)));
         }
-        println!("  {} bytes are stored", stored(&dir));
+        report.add(table);
     }
 }
 
@@ -84,28 +78,31 @@ fn stored(dir: &Path) -> u64 {
 }
 
 /// Two backups and a restore of a cluster with as many small files, and some GiB in large ones.
-fn many_files(gib: u32, small: &[u32]) {
+fn many_files(gib: u32, small: &[u32], report: &mut Report) {
     let scratch = Scratch::new();
     let Some(cluster) = Cluster::builder(&scratch).start() else { return };
     let product = Product::new(&scratch);
     cluster.archive_with(&product);
     for &files in small {
         add_files(&scratch, cluster.data_dir(), files, gib);
-        println!(
-            "\na data directory with {files} more files of 8 kB, and {gib} of 1 GiB: {} MiB of noise and a hole; two jobs",
-            NOISE >> 20
+        let noise = NOISE >> 20;
+        let full = "backup create --full";
+        let mut table = Table::new(
+            format!(
+                "a data directory with {files} more files of 8 kB, and {gib} of 1 GiB: {noise} MiB of noise and a hole; two jobs"
+            ),
+            full,
         );
-        for (name, args) in
-            [("backup create --full", &["--full"][..]), ("backup create, nothing changed", &[])]
-        {
+        for (name, args) in [(full, &["--full"][..]), ("backup create, nothing changed", &[])] {
             let mut command = product.command(&["--quiet", "backup", "create", "--jobs", "2"]);
             command.args(args).env("WALARCHIVE_CONNECTION", cluster.conninfo());
-            println!("{}", Used::by(command).line(name));
+            table.row(Who::Ours, name, Used::by(command), None);
         }
         let target = scratch.join(format!("restored{files}"));
         let mut restore = product.command(&["--quiet", "restore", "--to", "immediate", "--jobs", "2"]);
         restore.arg("--target-dir").arg(&target);
-        println!("{}", Used::by(restore).line("restore"));
+        table.row(Who::Ours, "restore", Used::by(restore), None);
+        report.add(table);
         std::fs::remove_dir_all(target).expect("remove a directory of ours");
     }
 }
@@ -154,7 +151,7 @@ fn run(step: &str, files: u64, dir: &Path) {
             "facts" => read_facts::<Facts>(&archive, &place(), &id()).await.map(drop),
             _ => {
                 let needs = read_needs::<Facts>(&archive, &place(), &id()).await?;
-                assert_eq!(needs.packs.len() as u64, files.div_ceil(FILES_OF_A_PACK));
+                assert_eq!(needs.packs.len() as u64, packs(files));
                 Ok(())
             }
         }
@@ -171,119 +168,4 @@ async fn open(dir: &Path) -> Result<Archive> {
     let identity: Identity = text.parse()?;
     let keys = Keys { recipients: vec![identity.recipient()], identities: vec![identity], ..Keys::default() };
     Archive::open(storage, keys).await
-}
-
-async fn write(archive: &Archive, files: u64) -> Result<()> {
-    let (archive, bridge) = (archive.clone(), Bridge::current()?);
-    blocking(move || {
-        let codec = CodecSpec::default().build();
-        let mut manifest =
-            ManifestWriter::start(&archive, &place(), &id(), codec.as_ref(), &facts(files), &bridge)?;
-        for number in 0..files.div_ceil(FILES_OF_A_PACK) {
-            manifest.line(&Line::Pack(pack(number as u32)))?;
-        }
-        manifest.line(&Line::Dir("base".into(), 0o700))?;
-        for number in 0..files {
-            manifest.line(&Line::File(file(number)))?;
-        }
-        manifest.finish().map(drop)
-    })
-    .await
-}
-
-/// Counts files, or bytes.
-struct Count(u64);
-
-impl Visitor for Count {
-    fn line(&mut self, _: &Facts, _: &[PackRecord], line: Line) -> Result<()> {
-        self.0 += u64::from(matches!(line, Line::File(_)));
-        Ok(())
-    }
-}
-
-impl Taker for Count {
-    fn take(&mut self, plain: &[u8]) -> Result<()> {
-        self.0 += plain.len() as u64;
-        Ok(())
-    }
-}
-
-fn place() -> Place {
-    Place::of_system("main".parse().expect("a name"), SystemId(7))
-}
-
-fn id() -> BackupId {
-    BackupId::new(time(), 1)
-}
-
-fn time() -> jiff::Timestamp {
-    jiff::Timestamp::from_second(1_700_000_000).expect("a time")
-}
-
-fn pack(number: u32) -> PackRecord {
-    let digest = blake3::hash(&number.to_le_bytes()).to_hex().to_string();
-    let name = PackName { backup: id(), number };
-    PackRecord {
-        name,
-        stored: 67_108_864,
-        index_at: 67_000_000,
-        index_len: 40_000,
-        plain: 262_144_000,
-        digest,
-    }
-}
-
-/// A table, in a few pieces that lie in two packs.
-fn file(number: u64) -> FileRecord {
-    let noise = blake3::hash(&number.to_le_bytes());
-    let random = |at: usize| u32::from(noise.as_bytes()[at]);
-    let pack = (number / FILES_OF_A_PACK) as u32;
-    let mut extents = Extents::default();
-    for piece in 0..PIECES {
-        let (page, count) = (piece * PAGES / PIECES, PAGES / PIECES);
-        let frame = (number % FILES_OF_A_PACK) as u32 * PAGES / FRAME_PAGES + random(piece as usize);
-        let pack = if piece == 2 { 0 } else { pack };
-        extents.push_part(Extent { page, count, pack, frame, first: random(8) % FRAME_PAGES });
-    }
-    FileRecord {
-        path: PathBuf::from(format!("base/{}/{}", 16_384 + number / 100_000, 20_000 + number)),
-        mode: 0o600,
-        mtime: time(),
-        size: u64::from(PAGES) * 8192,
-        crc32c: random(9) << 24 | random(10) << 16 | random(11) << 8 | random(12),
-        extents,
-        damaged: Vec::new(),
-    }
-}
-
-fn facts(files: u64) -> Facts {
-    Facts {
-        format: Facts::FORMAT,
-        kind_of: "base".to_owned(),
-        id: id().to_string(),
-        kind: "full".to_owned(),
-        base: None,
-        cluster: "main".to_owned(),
-        system_id: "7".to_owned(),
-        pg_major: 17,
-        server_version: "17.2".to_owned(),
-        control_version: 1700,
-        catalog_version: 202_406_281,
-        timeline: 1,
-        start_lsn: Lsn(0x0200_0028),
-        stop_lsn: Lsn(0x0200_0100),
-        started_at: time(),
-        finished_at: time(),
-        segment_size: 16 << 20,
-        page_checksums: true,
-        data_bytes: files * u64::from(PAGES) * 8192,
-        stored_bytes: files.div_ceil(FILES_OF_A_PACK) * 67_108_864,
-        files,
-        damaged_pages: 0,
-        tablespaces: Vec::new(),
-        databases: Vec::new(),
-        from_standby: false,
-        labels: BTreeMap::new(),
-        created_by: "bench".to_owned(),
-    }
 }

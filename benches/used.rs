@@ -23,14 +23,24 @@ pub struct Used {
 
 impl Used {
     /// Runs a command to its end; panics when it fails.
-    pub fn by(mut command: Command) -> Used {
+    pub fn by(command: Command) -> Used {
+        Used::tried(command).unwrap_or_else(|failed| panic!("{failed}"))
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Errors
+    /// A line that says how it failed.
+    pub fn tried(mut command: Command) -> Result<Used, String> {
         command.stdout(Stdio::null());
         let begun = Instant::now();
         let mut child = command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
         let ended = child.wait4().unwrap_or_else(|error| panic!("wait for {command:?}: {error}"));
         let wall = begun.elapsed();
-        assert!(ended.status.success(), "{command:?} failed: {}", ended.status);
-        Used { wall, cpu: ended.rusage.utime + ended.rusage.stime, rss: ended.rusage.maxrss }
+        if !ended.status.success() {
+            return Err(format!("{command:?} failed: {}", ended.status));
+        }
+        Ok(Used { wall, cpu: ended.rusage.utime + ended.rusage.stime, rss: ended.rusage.maxrss })
     }
 
     /// Medians of the times, and the largest of the resident sets.

@@ -3,8 +3,9 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
+use walarchive_benches::contenders::as_ourselves;
 use walarchive_tests::find;
 
 use crate::memory;
@@ -53,13 +54,8 @@ impl<'a> Aws<'a> {
         format!("s3://{}/{key}", self.place.bucket.name())
     }
 
-    /// As ourselves: the unprivileged user may be unable to reach what is in our `PATH`.
     fn command(&self, args: &[&OsStr]) -> Command {
-        let mut command = Command::new(&self.program);
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
-            command.env_remove(name);
-        }
-        command.stdin(Stdio::null()).env("HOME", self.place.scratch.path());
+        let mut command = as_ourselves(&self.program, &self.place.scratch);
         command.envs(self.place.bucket.env()).env("AWS_DEFAULT_REGION", "us-east-1");
         command.args(["s3", "cp", "--quiet"]).args(args);
         command

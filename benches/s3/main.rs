@@ -1,5 +1,5 @@
 //! WAL into S3 and back: 256 segments of 16 MiB through a real server on this machine, one `archive_command` after the
-//! other and several at once, next to `aws s3 cp` of the compressed files and to the codec in memory.
+//! other and several at once, next to barman-cloud, to `aws s3 cp` of the compressed files, and to the codec in memory.
 //!
 //! The segments come in batches, each with a new server; within a batch all cases take turns. So everything disturbs all
 //! cases alike, what is stored stays small, and there is a median over batches.
@@ -13,11 +13,12 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use walarchive_benches::{AtOnce, Relay, Used, at_once, samples, smoke};
+use walarchive_benches::contenders::{Barman, versions};
+use walarchive_benches::{AtOnce, Relay, Report, Used, Who, at_once, samples, smoke};
 
 use aws::Aws;
 use place::{Kind, Place};
-use report::{Report, Unit};
+use report::{Batches, FETCH, PUSH, Unit};
 
 const BATCHES: usize = 8;
 const SEGMENTS: usize = 32;
@@ -25,8 +26,8 @@ const SEGMENTS: usize = 32;
 /// Processes at the same time, where there are several.
 const JOBS: usize = 4;
 
-/// Calls of `aws s3 cp` with one file in each batch: starting it takes longer than all the rest.
-const AWS_CALLS: usize = 4;
+/// Calls of `aws s3 cp` with one file, and of barman-cloud, in each batch: starting them takes longer than all the rest.
+const FEW_CALLS: usize = 4;
 
 fn main() {
     if let Some(dir) = memory::asked_for() {
@@ -43,32 +44,45 @@ fn main() {
     };
     let (batches, segments) = if smoke() { (1, 2) } else { (BATCHES, SEGMENTS) };
     for data in chosen {
-        let mut report = Report::default();
+        let report = Report::new(&format!("s3-{}", data.name));
+        let mut measured = Batches::default();
         for batch in 0..batches {
             let Some(place) = Place::new(&data, batch * segments, segments) else { return };
-            run(&place, batch, &mut report);
+            run(&place, batch, &mut measured);
         }
-        if smoke() {
-            println!("s3: once each, nothing measured");
-        } else {
-            report.print(data.name, batches * segments);
-        }
+        measured.tell(report, data.name, batches * segments);
     }
 }
 
 /// One thing to measure over the segments of a batch.
-type Case<'a> = (&'static str, Box<dyn Fn() -> AtOnce + 'a>);
+struct Case<'a> {
+    who: Who,
+    name: String,
+    run: Box<dyn Fn() -> AtOnce + 'a>,
+}
 
-fn run(place: &Place, batch: usize, report: &mut Report) {
+fn case<'a>(who: Who, name: impl Into<String>, run: impl Fn() -> AtOnce + 'a) -> Case<'a> {
+    Case { who, name: name.into(), run: Box::new(run) }
+}
+
+fn run(place: &Place, batch: usize, report: &mut Batches) {
     memory::add(place, report);
     let aws = Aws::find(place);
+    let barman = Barman::find(&place.scratch, &place.bucket);
+    if batch == 0 {
+        report.took_part = versions(&[], &["aws", "barman-cloud-wal-archive"]);
+    }
     // What is pushed is fetched after it.
-    for mut cases in [pushes(place, aws.as_ref()), fetches(place, aws.as_ref())] {
+    let phases = [
+        (PUSH, pushes(place, aws.as_ref(), barman.as_ref())),
+        (FETCH, fetches(place, aws.as_ref(), barman.as_ref())),
+    ];
+    for (phase, mut cases) in phases {
         let count = cases.len();
         cases.rotate_left(batch % count);
-        for (name, run) in cases {
-            let all = run();
-            report.add(name, Unit::of(&all, place.segments.len()));
+        for case in cases {
+            let all = (case.run)();
+            report.add(phase, case.who, &case.name, Unit::of(&all, place.segments.len()));
         }
     }
     if batch == 0 {
@@ -76,29 +90,32 @@ fn run(place: &Place, batch: usize, report: &mut Report) {
     }
 }
 
-fn pushes<'a>(place: &'a Place, aws: Option<&'a Aws<'a>>) -> Vec<Case<'a>> {
+fn pushes<'a>(place: &'a Place, aws: Option<&'a Aws<'a>>, barman: Option<&'a Barman>) -> Vec<Case<'a>> {
     let push = |kind: Kind, jobs: usize| {
         move || at_once(jobs, &place.segments, |segment| place.push(kind, segment), |_| {})
     };
     let mut cases: Vec<Case<'a>> = vec![
-        ("walarchive-push, age", Box::new(push(Kind::Sealed, 1))),
-        ("walarchive-push, not encrypted", Box::new(push(Kind::Plain, 1))),
-        ("walarchive-push, age, 4 at once", Box::new(push(Kind::SealedAtOnce, JOBS))),
-        ("walarchive-push, not encrypted, 4 at once", Box::new(push(Kind::PlainAtOnce, JOBS))),
-        ("walarchive wal push --ready, age", Box::new(|| once(place.push_ready()))),
+        case(Who::Ours, "walarchive-push, age", push(Kind::Sealed, 1)),
+        case(Who::Ours, "walarchive-push, not encrypted", push(Kind::Plain, 1)),
+        case(Who::Ours, "walarchive-push, age, 4 at once", push(Kind::SealedAtOnce, JOBS)),
+        case(Who::Ours, "walarchive-push, not encrypted, 4 at once", push(Kind::PlainAtOnce, JOBS)),
+        case(Who::Ours, "walarchive wal push --ready, age", || once(place.push_ready())),
     ];
     if let Some(aws) = aws {
         let files = few(&aws.files);
-        cases.push((
-            report::AWS_PUSH,
-            Box::new(move || per(place, at_once(1, &files, |file| aws.upload(file), |_| {}))),
-        ));
-        cases.push((report::AWS_PUSH_ALL, Box::new(|| once(aws.upload_all()))));
+        let run = move || per(place, at_once(1, &files, |file| aws.upload(file), |_| {}));
+        cases.push(case(Who::Floor, report::AWS_PUSH, run));
+        cases.push(case(Who::Floor, report::AWS_PUSH_ALL, || once(aws.upload_all())));
+    }
+    if let Some(barman) = barman {
+        let segments = few(&place.segments);
+        let run = move || per(place, at_once(1, &segments, |segment| barman.push(segment), |_| {}));
+        cases.push(case(Who::Other, barman.name("archive"), run));
     }
     cases
 }
 
-fn fetches<'a>(place: &'a Place, aws: Option<&'a Aws<'a>>) -> Vec<Case<'a>> {
+fn fetches<'a>(place: &'a Place, aws: Option<&'a Aws<'a>>, barman: Option<&'a Barman>) -> Vec<Case<'a>> {
     let fetch = |kind: Kind, jobs: usize| {
         move || {
             at_once(
@@ -110,24 +127,28 @@ fn fetches<'a>(place: &'a Place, aws: Option<&'a Aws<'a>>) -> Vec<Case<'a>> {
         }
     };
     let mut cases: Vec<Case<'a>> = vec![
-        ("walarchive-fetch, age", Box::new(fetch(Kind::Sealed, 1))),
-        ("walarchive-fetch, not encrypted", Box::new(fetch(Kind::Plain, 1))),
-        ("walarchive-fetch, age, 4 at once", Box::new(fetch(Kind::SealedAtOnce, JOBS))),
-        ("walarchive-fetch, not encrypted, 4 at once", Box::new(fetch(Kind::PlainAtOnce, JOBS))),
+        case(Who::Ours, "walarchive-fetch, age", fetch(Kind::Sealed, 1)),
+        case(Who::Ours, "walarchive-fetch, not encrypted", fetch(Kind::Plain, 1)),
+        case(Who::Ours, "walarchive-fetch, age, 4 at once", fetch(Kind::SealedAtOnce, JOBS)),
+        case(Who::Ours, "walarchive-fetch, not encrypted, 4 at once", fetch(Kind::PlainAtOnce, JOBS)),
     ];
     if let Some(aws) = aws {
         let files = few(&aws.files);
-        cases.push((
-            report::AWS_FETCH,
-            Box::new(move || per(place, at_once(1, &files, |file| aws.download(file), |_| {}))),
-        ));
-        cases.push((report::AWS_FETCH_ALL, Box::new(|| once(aws.download_all()))));
+        let run = move || per(place, at_once(1, &files, |file| aws.download(file), |_| {}));
+        cases.push(case(Who::Floor, report::AWS_FETCH, run));
+        cases.push(case(Who::Floor, report::AWS_FETCH_ALL, || once(aws.download_all())));
+    }
+    if let Some(barman) = barman {
+        let segments = few(&place.segments);
+        let get = |segment: &PathBuf| barman.fetch(&place::name(segment), &place.fetched(segment));
+        let run = move || per(place, at_once(1, &segments, get, |segment| place.check_fetched(segment)));
+        cases.push(case(Who::Other, barman.name("restore"), run));
     }
     cases
 }
 
 fn few(files: &[PathBuf]) -> Vec<PathBuf> {
-    files.iter().take(AWS_CALLS).cloned().collect()
+    files.iter().take(FEW_CALLS).cloned().collect()
 }
 
 /// One process for all segments.
@@ -145,7 +166,7 @@ fn per(place: &Place, some: AtOnce) -> AtOnce {
 }
 
 /// What goes over the wire for one segment, through a relay that counts.
-fn count_requests(place: &Place, aws: Option<&Aws<'_>>, report: &mut Report) {
+fn count_requests(place: &Place, aws: Option<&Aws<'_>>, report: &mut Batches) {
     let relay = Relay::to(place.bucket.endpoint());
     let mut count = |name: &str, mut command: Command| {
         command.env("AWS_ENDPOINT_URL", format!("http://{}", relay.addr()));

@@ -13,7 +13,7 @@ use walarchive_core::cipher::{Cipher, Plain};
 use walarchive_core::codec::CodecSpec;
 
 use crate::place::{Place, name};
-use crate::report::{Report, Unit};
+use crate::report::{Batches, Unit};
 
 /// The argument that makes this program the process of its own.
 const ASKED: &str = "--in-memory";
@@ -28,7 +28,7 @@ pub fn asked_for() -> Option<PathBuf> {
 }
 
 /// Has a batch measured, and its segments compressed, by another process.
-pub fn add(place: &Place, report: &mut Report) {
+pub fn add(place: &Place, report: &mut Batches) {
     let wal = place.segments[0].parent().expect("a segment is in a directory");
     let output = Command::new(std::env::current_exe().expect("the path of this program"))
         .arg(ASKED)

@@ -93,7 +93,7 @@ impl Place {
         path
     }
 
-    fn fetched(&self, segment: &Path) -> PathBuf {
+    pub fn fetched(&self, segment: &Path) -> PathBuf {
         self.scratch.join("fetched").join(name(segment))
     }
 

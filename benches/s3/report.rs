@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use walarchive_benches::{AtOnce, SEGMENT, median};
+use walarchive_benches::{AtOnce, Report, SEGMENT, Table, Used, Who, median};
+
+/// What is done with the segments.
+pub const PUSH: &str = "push";
+pub const FETCH: &str = "fetch";
 
 pub const AWS_PUSH: &str = "aws s3 cp FILE s3://…";
 pub const AWS_PUSH_ALL: &str = "aws s3 cp --recursive, up";
@@ -38,23 +42,43 @@ impl Unit {
     }
 }
 
-/// Everything that was measured, in the order of the first batch.
+/// What everybody took for one phase.
 #[derive(Debug, Default)]
-pub struct Report {
+struct Phase {
+    name: &'static str,
+    /// In the order of the first batch.
+    rows: Vec<(Who, String, Vec<Unit>)>,
+}
+
+/// Everything that was measured.
+#[derive(Debug, Default)]
+pub struct Batches {
+    pub took_part: String,
     in_memory: Vec<(String, Vec<Unit>)>,
-    cases: Vec<(String, Vec<Unit>)>,
+    phases: Vec<Phase>,
     requests: Vec<String>,
     stored: u64,
     segments: usize,
 }
 
-impl Report {
-    pub fn add(&mut self, name: &str, unit: Unit) {
-        put(&mut self.cases, name, unit);
+impl Batches {
+    pub fn add(&mut self, phase: &'static str, who: Who, name: &str, unit: Unit) {
+        let at = self.phases.iter().position(|known| known.name == phase).unwrap_or_else(|| {
+            self.phases.push(Phase { name: phase, rows: Vec::new() });
+            self.phases.len() - 1
+        });
+        let rows = &mut self.phases[at].rows;
+        match rows.iter_mut().find(|row| row.1 == name) {
+            Some(row) => row.2.push(unit),
+            None => rows.push((who, name.to_owned(), vec![unit])),
+        }
     }
 
     pub fn add_in_memory(&mut self, name: &str, unit: Unit) {
-        put(&mut self.in_memory, name, unit);
+        match self.in_memory.iter_mut().find(|(known, _)| known == name) {
+            Some((_, units)) => units.push(unit),
+            None => self.in_memory.push((name.to_owned(), vec![unit])),
+        }
     }
 
     /// Bytes that some segments are when they are compressed.
@@ -65,57 +89,59 @@ impl Report {
 
     /// The methods of the requests that one segment took.
     pub fn requests(&mut self, name: &str, methods: &[String]) {
-        self.requests.push(format!("  {name:32} {:2}: {}", methods.len(), methods.join(", ")));
+        self.requests.push(format!(
+            "requests for one segment, {name}: {}, {}",
+            methods.len(),
+            methods.join(", ")
+        ));
     }
 
-    pub fn print(&self, kind: &str, segments: usize) {
+    pub fn tell(&self, mut report: Report, kind: &str, segments: usize) {
+        report.fact(self.took_part.as_str());
         let mean = self.stored as f64 / self.segments as f64 / f64::from(1 << 20);
-        println!(
-            "\ns3: {kind} WAL, {segments} segments of 16 MiB ({mean:.1} MiB with zstd:1), medians of batches, for a segment"
-        );
-        let codec = self.of("the codec alone").map_or(0.0, |unit| unit.cpu.as_secs_f64());
+        report.fact(format!("{kind} WAL, {segments} segments of 16 MiB ({mean:.1} MiB with zstd:1)"));
+        let codec = self.in_memory.first().map_or(0.0, |(_, units)| Unit::middle(units).cpu.as_secs_f64());
+        let mut table = Table::new("in memory: a segment, medians of batches", "the codec alone");
         for (name, units) in &self.in_memory {
-            let cpu = Unit::middle(units).cpu.as_secs_f64();
-            println!("  {name:43} {:31.1} ms CPU {:16.2} x codec", cpu * 1e3, cpu / codec);
+            let who = if name == "the codec alone" { Who::Floor } else { Who::Ours };
+            table.row(who, name.as_str(), Unit::middle(units).into(), None);
         }
-        for (name, units) in &self.cases {
-            let unit = Unit::middle(units);
-            let (one, all) = if name.contains("push") || name == AWS_PUSH || name == AWS_PUSH_ALL {
-                (AWS_PUSH, AWS_PUSH_ALL)
-            } else {
-                (AWS_FETCH, AWS_FETCH_ALL)
-            };
-            let (wall, cpu) = (unit.wall.as_secs_f64(), unit.cpu.as_secs_f64());
-            println!(
-                "  {name:43} {:6.1} /s {:6.0} MB/s {:7.1} ms {:7.1} ms CPU {:5.0} MiB {:5.2} x codec {} x aws {} x aws --recursive",
-                1.0 / wall,
-                SEGMENT as f64 / wall / 1e6,
-                wall * 1e3,
-                cpu * 1e3,
-                unit.rss as f64 / f64::from(1 << 20),
-                cpu / codec,
-                self.ratio(wall, one),
-                self.ratio(wall, all),
-            );
+        report.add(table);
+        for phase in &self.phases {
+            report.add(phase.table(codec));
         }
-        println!("  requests for one segment:");
-        self.requests.iter().for_each(|line| println!("  {line}"));
-    }
-
-    fn of(&self, name: &str) -> Option<Unit> {
-        let all = self.in_memory.iter().chain(&self.cases);
-        all.into_iter().find(|(known, _)| known == name).map(|(_, units)| Unit::middle(units))
-    }
-
-    /// Wall time in units of another case's.
-    fn ratio(&self, wall: f64, other: &str) -> String {
-        self.of(other).map_or("-".into(), |other| format!("{:5.3}", wall / other.wall.as_secs_f64()))
+        self.requests.iter().for_each(|line| report.fact(line.as_str()));
+        report.finish();
     }
 }
 
-fn put(cases: &mut Vec<(String, Vec<Unit>)>, name: &str, unit: Unit) {
-    match cases.iter_mut().find(|(known, _)| known == name) {
-        Some((_, units)) => units.push(unit),
-        None => cases.push((name.to_owned(), vec![unit])),
+impl Phase {
+    fn table(&self, codec: f64) -> Table {
+        let (one, all) =
+            if self.name == PUSH { (AWS_PUSH, AWS_PUSH_ALL) } else { (AWS_FETCH, AWS_FETCH_ALL) };
+        let all = self.rows.iter().find(|row| row.1 == all);
+        let all = all.map(|row| Unit::middle(&row.2).wall.as_secs_f64());
+        let mut table = Table::new(format!("{}: a segment in S3, medians of batches", self.name), one);
+        for (who, name, units) in &self.rows {
+            let unit = Unit::middle(units);
+            let (wall, cpu) = (unit.wall.as_secs_f64(), unit.cpu.as_secs_f64());
+            let mut note = format!(
+                "{:.1} /s, {:.0} MB/s, {:.2} x CPU of the codec",
+                1.0 / wall,
+                SEGMENT as f64 / wall / 1e6,
+                cpu / codec
+            );
+            if let Some(all) = all {
+                note += &format!(", {:.2} x wall of --recursive", wall / all);
+            }
+            table.noted(*who, name.as_str(), unit.into(), None, note);
+        }
+        table
+    }
+}
+
+impl From<Unit> for Used {
+    fn from(unit: Unit) -> Used {
+        Used { wall: unit.wall, cpu: unit.cpu, rss: unit.rss }
     }
 }

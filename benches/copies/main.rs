@@ -2,15 +2,18 @@
 //! beside programs that check and copy any files (`rclone`) or backups of their own (`restic`), where they are in `PATH`. All
 //! in one run; what is compared is CPU time, for a stored byte.
 
+mod floors;
+
 use std::fs;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::Duration;
 
-use walarchive_benches::{Used, smoke, thread_time};
-use walarchive_tests::filled::files_below;
-use walarchive_tests::{Cluster, Options, Product, Scratch, bytes_below, find};
+use walarchive_benches::contenders::{look_for, versions};
+use walarchive_benches::{Report, Table, Used, Who, smoke};
+use walarchive_tests::{Cluster, Options, Product, Scratch, bytes_below};
+
+use floors::{digest, unpack};
 
 const ROUNDS: usize = 3;
 /// Rows of four uuids for a MB of a table.
@@ -26,6 +29,7 @@ fn wanted_mb() -> u32 {
 /// Something to measure. What it makes is removed after it.
 struct Case<'a> {
     name: &'static str,
+    who: Who,
     /// Stored bytes that it looks at.
     bytes: u64,
     run: Box<dyn Fn() -> Used + 'a>,
@@ -39,6 +43,7 @@ struct Place {
 }
 
 fn main() {
+    let mut report = Report::new("copies");
     let Some(place) = Place::new() else { return };
     let others = [place.rclone(), place.restic()];
     let mut proofs = place.proofs();
@@ -47,13 +52,15 @@ fn main() {
         proofs.append(&mut more_proofs);
         copies.append(&mut more_copies);
     }
-    println!("\ncopies: {:.0} MB stored, encrypted", bytes_below(&place.sealed.archive_dir()) as f64 / 1e6);
-    measure("all of it proven", &proofs);
-    measure("all of it copied", &copies);
+    report.fact(versions(&[], &["cp", "rclone", "restic"]));
+    report.fact(format!("{:.0} MB stored, encrypted", bytes_below(&place.sealed.archive_dir()) as f64 / 1e6));
+    report.add(measure("verify: all of it proven, for 100 MB stored", &proofs));
+    report.add(measure("copy: all of it copied, for 100 MB stored", &copies));
+    report.finish();
 }
 
-/// Has all cases take turns, and prints what they took, beside the first one.
-fn measure(what: &str, cases: &[Case<'_>]) {
+/// Has all cases take turns; what they took, beside the first one. Not all of them look at the same bytes: times are for as many.
+fn measure(what: &str, cases: &[Case<'_>]) -> Table {
     let mut taken: Vec<Vec<Used>> = vec![Vec::new(); cases.len()];
     for _ in 0..if smoke() { 1 } else { ROUNDS } {
         for (case, taken) in cases.iter().zip(&mut taken) {
@@ -64,21 +71,16 @@ fn measure(what: &str, cases: &[Case<'_>]) {
             }
         }
     }
-    println!("\n{what}:");
-    let per_byte = |used: &Used, bytes: u64| used.cpu.as_secs_f64() / bytes as f64;
-    let floor = cases.iter().zip(&taken).next();
-    let floor = floor.map_or(1.0, |(case, taken)| per_byte(&Used::middle(taken), case.bytes));
+    let mut table = Table::new(what, cases[0].name);
     for (case, taken) in cases.iter().zip(&taken) {
         let used = Used::middle(taken);
-        let own = per_byte(&used, case.bytes);
-        let wall = case.bytes as f64 / 1e6 / used.wall.as_secs_f64();
-        println!(
-            "{}  {:7.0} MB/s of CPU  {wall:7.0} MB/s  {:6.2} x",
-            used.line(case.name),
-            1e-6 / own,
-            own / floor
-        );
+        let share = 100e6 / case.bytes as f64;
+        let used = Used { wall: used.wall.mul_f64(share), cpu: used.cpu.mul_f64(share), ..used };
+        let speed = |time: Duration| 100.0 / time.as_secs_f64();
+        let note = format!("{:.0} MB/s of CPU, {:.0} MB/s", speed(used.cpu), speed(used.wall));
+        table.noted(case.who, case.name, used, None, note);
     }
+    table
 }
 
 impl Place {
@@ -111,13 +113,23 @@ impl Place {
         };
         let (sealed, plain) = (self.sealed.archive_dir(), self.plain.archive_dir());
         let (of_sealed, of_plain) = (bytes_below(&sealed), bytes_below(&plain));
-        let case = |name, bytes, run| Case { name, bytes, run, makes: None };
+        let case = |who, name, bytes, run| Case { who, name, bytes, run, makes: None };
         vec![
-            case("read and digested (BLAKE3), 1 thread", of_sealed, Box::new(move || digest(&sealed))),
-            case("unpacked (zstd), 1 thread", of_plain, Box::new(move || unpack(&plain))),
-            case("verify --deep --jobs 1, age", of_sealed, Box::new(verify(&self.sealed, "1"))),
-            case("verify --deep --jobs 4, age", of_sealed, Box::new(verify(&self.sealed, "4"))),
-            case("verify --deep --jobs 4, not encrypted", of_plain, Box::new(verify(&self.plain, "4"))),
+            case(
+                Who::Floor,
+                "read and digested (BLAKE3), 1 thread",
+                of_sealed,
+                Box::new(move || digest(&sealed)),
+            ),
+            case(Who::Floor, "unpacked (zstd), 1 thread", of_plain, Box::new(move || unpack(&plain))),
+            case(Who::Ours, "verify --deep --jobs 1, age", of_sealed, Box::new(verify(&self.sealed, "1"))),
+            case(Who::Ours, "verify --deep --jobs 4, age", of_sealed, Box::new(verify(&self.sealed, "4"))),
+            case(
+                Who::Ours,
+                "verify --deep --jobs 4, not encrypted",
+                of_plain,
+                Box::new(verify(&self.plain, "4")),
+            ),
         ]
     }
 
@@ -130,7 +142,13 @@ impl Place {
             let (product, url) = (product.clone(), url.clone());
             move || Used::by(product.command(&["--no-progress", "copy", "--to", &url]))
         };
-        let case = |name, of: &Path, run| Case { name, bytes: bytes_below(of), run, makes: Some(to.clone()) };
+        let case = |who, name, of: &Path, run| Case {
+            who,
+            name,
+            bytes: bytes_below(of),
+            run,
+            makes: Some(to.clone()),
+        };
         let (source, target) = (from.clone(), to.clone());
         let cp = move || {
             let mut shell = self.scratch.command("sh");
@@ -138,16 +156,21 @@ impl Place {
             Used::by(shell)
         };
         vec![
-            case("cp -r, synced", &from, Box::new(cp)),
-            case("copy, age, proven", &from, Box::new(copy(&self.sealed))),
-            case("copy, age, without an identity", &from, Box::new(copy(&writer))),
-            case("copy, not encrypted, proven", &self.plain.archive_dir(), Box::new(copy(&self.plain))),
+            case(Who::Floor, "cp -r, synced", &from, Box::new(cp)),
+            case(Who::Ours, "copy, age, proven", &from, Box::new(copy(&self.sealed))),
+            case(Who::Ours, "copy, age, without an identity", &from, Box::new(copy(&writer))),
+            case(
+                Who::Ours,
+                "copy, not encrypted, proven",
+                &self.plain.archive_dir(),
+                Box::new(copy(&self.plain)),
+            ),
         ]
     }
 
     /// The same files, checked against a copy and copied.
     fn rclone(&self) -> Option<(Vec<Case<'_>>, Vec<Case<'_>>)> {
-        let program = find("rclone").or_else(|| missing("rclone"))?;
+        let program = look_for(&["rclone"])?;
         let from = self.sealed.archive_dir();
         let run = move |what: &str, to: &Path| {
             let mut command = self.scratch.command(&program);
@@ -164,14 +187,14 @@ impl Place {
         let check = Box::new(move || Used::by(run("check", &there)));
         let copy = Box::new(move || Used::by(copy("copy", &to)));
         Some((
-            vec![Case { name: "rclone check (reads both)", bytes, run: check, makes: None }],
-            vec![Case { name: "rclone copy, not synced", bytes, run: copy, makes: made }],
+            vec![Case { who: Who::Other, name: "rclone check (reads both)", bytes, run: check, makes: None }],
+            vec![Case { who: Who::Other, name: "rclone copy, not synced", bytes, run: copy, makes: made }],
         ))
     }
 
     /// A repository with the same bytes: they are no longer compressible, and in no other backup.
     fn restic(&self) -> Option<(Vec<Case<'_>>, Vec<Case<'_>>)> {
-        let program = find("restic").or_else(|| missing("restic"))?;
+        let program = look_for(&["restic"])?;
         let (there, to) = (self.scratch.join("restic"), self.scratch.join("restic-copy"));
         let restic = move |repository: &Path, args: &[&str]| {
             let mut command = self.scratch.command(&program);
@@ -195,58 +218,23 @@ impl Place {
             ("restic backup of the files", vec!["backup".to_owned(), from]),
             ("restic copy", vec!["copy".to_owned(), "--from-repo".to_owned(), source]),
         ];
-        let copies =
-            copies.map(|(name, args)| Case { name, bytes, run: anew(args), makes: Some(to.clone()) });
+        let copies = copies.map(|(name, args)| Case {
+            who: Who::Other,
+            name,
+            bytes,
+            run: anew(args),
+            makes: Some(to.clone()),
+        });
         let check = restic.clone();
         let check = Box::new(move || Used::by(check(&there, &["check", "--read-data"])));
         Some((
-            vec![Case { name: "restic check --read-data", bytes, run: check, makes: None }],
+            vec![Case { who: Who::Other, name: "restic check --read-data", bytes, run: check, makes: None }],
             copies.into_iter().collect(),
         ))
     }
 }
 
-fn missing(program: &str) -> Option<PathBuf> {
-    eprintln!("SKIPPED: {program} is not in PATH: nothing is compared with it");
-    None
-}
-
 fn succeeds(mut command: Command) {
     let done = command.output().unwrap_or_else(|error| panic!("run {command:?}: {error}"));
     assert!(done.status.success(), "{command:?}: {done:?}");
-}
-
-/// Runs on this thread.
-fn here(work: impl FnOnce()) -> Used {
-    let (wall, cpu) = (Instant::now(), thread_time());
-    work();
-    Used { wall: wall.elapsed(), cpu: thread_time().saturating_sub(cpu), rss: 0 }
-}
-
-fn digest(dir: &Path) -> Used {
-    here(|| {
-        let mut buffer = vec![0; 1 << 20];
-        for path in files_below(dir) {
-            let mut file = fs::File::open(&path).expect("open an object");
-            let mut hasher = blake3::Hasher::new();
-            loop {
-                match file.read(&mut buffer).expect("read an object") {
-                    0 => break,
-                    read => drop(hasher.update(&buffer[..read])),
-                }
-            }
-            std::hint::black_box(hasher.finalize());
-        }
-    })
-}
-
-/// Objects of an archive that is not encrypted are files of zstd.
-fn unpack(dir: &Path) -> Used {
-    here(|| {
-        for path in files_below(dir).into_iter().filter(|path| !path.ends_with("archive.json")) {
-            let file = fs::File::open(&path).expect("open an object");
-            let mut decoder = zstd::Decoder::new(file).expect("a decoder");
-            io::copy(&mut decoder, &mut io::sink()).expect("unpack an object");
-        }
-    })
 }
