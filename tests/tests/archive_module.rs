@@ -26,6 +26,7 @@ fn module(scratch: &Scratch) -> Option<PathBuf> {
         eprintln!("\nSKIPPED: PostgreSQL {major} loads no archive module of ours\n");
         return None;
     }
+    require("make")?;
     let (out, built) = (scratch.dir("module"), library("libwalarchive.a"));
     let ffi = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("walarchive-ffi");
     let mut command = Command::new("make");
@@ -34,7 +35,13 @@ fn module(scratch: &Scratch) -> Option<PathBuf> {
     let output = Output::of(&command.arg(format!("OUT={}", out.display())).output().expect("run make"));
     assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""), "{output:#?}");
     scratch.own(&out);
-    Some(out.join("walarchive.so"))
+    let module = out.join("walarchive.so");
+    // The server loads modules into one namespace.
+    let output = Command::new("nm").args(["-D", "--defined-only"]).arg(&module).output().unwrap();
+    let seen = String::from_utf8(output.stdout).unwrap();
+    let seen: Vec<&str> = seen.lines().filter_map(|line| line.split(' ').next_back()).collect();
+    assert_eq!(seen, ["Pg_magic_func", "_PG_archive_module_init", "_PG_init"]);
+    Some(module)
 }
 
 /// A server that is to archive through the module, not started.
