@@ -7,11 +7,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use walarchive_core::postgres::service::hold_archiving;
 use walarchive_tests::proxy::{Fault, Proxy, Rule};
 use walarchive_tests::stores::{self, Bucket};
 use walarchive_tests::{
     Builder, Cluster, Options, Output, Product, Scratch, StopMode, kill_tree, library, postgres_major,
-    wait_until,
+    require, wait_until,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -169,7 +170,9 @@ fn deaf_threads(pid: u32) -> BTreeSet<String> {
     for name in &others {
         let status = PathBuf::from(format!("/proc/{pid}/task/{name}/status"));
         let held = signals(&status, "SigBlk");
-        for number in [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2] {
+        for number in
+            [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2, Signal::URG]
+        {
             let is_held = held & (1 << (number.as_raw() - 1)) != 0;
             assert!(is_held || !status.exists(), "thread {name} takes {number:?}");
         }
@@ -311,6 +314,28 @@ fn the_archiver_ends_with_its_server_and_when_it_is_told() {
     live.all_is_stored();
 }
 
+/// What `restore-latest` does until a restored cluster is proven holds for a module, too.
+#[test]
+fn archiving_is_held_back() {
+    let scratch = Scratch::new();
+    let Some(builder) = server(&scratch) else { return };
+    let product = Product::new(&scratch);
+    let Some(mut cluster) = builder.env_of(&product).start() else { return };
+    cluster.psql("create table load (n int)");
+    fill(&cluster, 2);
+    cluster.archive_now();
+    cluster.stop(StopMode::Fast);
+    let stored = product.json(&["wal", "list"]);
+    hold_archiving(cluster.data_dir()).unwrap();
+    cluster.start();
+    fill(&cluster, 2);
+    wait_until("the server has tried", SOON, || {
+        cluster.log().contains("archive command failed with exit code 1")
+    });
+    assert!(waiting(&cluster).len() >= 2);
+    assert_eq!(product.json(&["wal", "list"]), stored);
+}
+
 #[test]
 fn wrong_settings_are_told_and_can_be_put_right() {
     let scratch = Scratch::new();
@@ -342,7 +367,13 @@ fn wrong_settings_are_told_and_can_be_put_right() {
     wait_until("it is told", SOON, || cluster.log().contains("wrong/name"));
     // What only the archive shows is told at start, before there is a file.
     scratch.write("settings.toml", right.replace("/archive'", "/elsewhere'"));
+    // The postmaster may have the module, too: then it knows the setting, and has no thread that its children would lack.
+    let module = cluster.psql("show archive_library");
+    cluster.append_conf(&format!("shared_preload_libraries = '{module}'"));
     cluster.restart();
+    assert_eq!(cluster.psql("show walarchive.config_file"), file.display().to_string());
+    let threads = fs::read_dir(format!("/proc/{}/task", cluster.pid().unwrap())).unwrap();
+    assert_eq!(threads.count(), 1);
     wait_until("it is told at start", SOON, || cluster.log().contains(NOT_STORED));
     assert!(cluster.log().contains("elsewhere"), "{}", cluster.log());
     scratch.write("settings.toml", &right);

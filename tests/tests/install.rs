@@ -21,12 +21,12 @@ fn ok(command: &mut Command) -> String {
 }
 
 /// `make` of the package, from the libraries of this build into `stage`.
-fn make(stage: &Path, target: &str) {
+fn make(stage: &Path, target: &str, variables: &[String]) {
     let built = library("libwalarchive.a");
     let mut command = Command::new("make");
     command.arg("-s").arg("-C").arg(package()).arg(target).arg("PREFIX=/opt/walarchive");
     command.arg(format!("LIB_BUILD={}", built.parent().unwrap().display()));
-    ok(command.arg(format!("DESTDIR={}", stage.display())));
+    ok(command.arg(format!("DESTDIR={}", stage.display())).args(variables));
 }
 
 fn pkg_config(stage: &Path, args: &[&str]) -> Vec<String> {
@@ -76,7 +76,7 @@ fn what_is_installed_is_found_and_works() {
     }
     let scratch = Scratch::new();
     let stage = scratch.join("stage");
-    make(&stage, "install");
+    make(&stage, "install", &[]);
     for file in files_below(&stage) {
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o444, 0o444, "{}", file.display());
     }
@@ -96,6 +96,37 @@ fn what_is_installed_is_found_and_works() {
     assert!(!ok(Command::new("readelf").arg("-d").arg(&fixed)).contains("libwalarchive"));
     works(&scratch, &fixed, None);
 
-    make(&stage, "uninstall");
+    make(&stage, "uninstall", &[]);
     assert_eq!(files_below(&stage), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_module_goes_where_its_server_looks() {
+    if require("make").is_none() || require("cc").is_none() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let stage = scratch.join("stage");
+    let says = "#!/bin/sh\ncase $1 in --version) echo 'PostgreSQL 16.4 (Debian)' ;; --pkglibdir) echo /srv/pg16/lib ;; esac\n";
+    let config = scratch.write("pg_config", says);
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o755)).unwrap();
+    let out = |name: &str| format!("OUT={}", scratch.join(name).display());
+    let asked = [out("16"), format!("PG_CONFIG={}", config.display())];
+    let told = [out("18"), "PG_MAJOR=18".to_owned(), "PG_LIBDIR=/srv/pg18/lib".to_owned()];
+    make(&stage, "install-archive-module", &asked);
+    make(&stage, "install-archive-module", &told);
+    let mut placed = files_below(&stage);
+    placed.sort();
+    let module = |dir: &str| stage.join(dir).join("walarchive.so");
+    assert_eq!(placed, [module("srv/pg16/lib"), module("srv/pg18/lib")]);
+    make(&stage, "uninstall-archive-module", &asked);
+    make(&stage, "uninstall-archive-module", &told);
+    assert_eq!(files_below(&stage), Vec::<PathBuf>::new());
+
+    let built = library("libwalarchive.a");
+    let mut command = Command::new("make");
+    command.arg("-s").arg("-C").arg(package()).args(["archive-module", "PG_MAJOR=14"]).arg(out("14"));
+    command.arg(format!("LIB_BUILD={}", built.parent().unwrap().display()));
+    let refused = Output::of(&command.output().unwrap());
+    assert!(refused.code == Some(2) && refused.stderr.contains("must be 15, 16, 17 or 18"), "{refused:#?}");
 }
