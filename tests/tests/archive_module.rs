@@ -11,7 +11,7 @@ use walarchive_core::postgres::service::hold_archiving;
 use walarchive_tests::proxy::{Fault, Proxy, Rule};
 use walarchive_tests::stores::{self, Bucket};
 use walarchive_tests::{
-    Builder, Cluster, Options, Output, Product, Scratch, StopMode, kill_tree, library, postgres_major,
+    Builder, Cluster, Options, Output, Product, Scratch, Sshd, StopMode, kill_tree, library, postgres_major,
     require, wait_until,
 };
 
@@ -312,6 +312,33 @@ fn the_archiver_ends_with_its_server_and_when_it_is_told() {
     live.proxy.clear();
     live.cluster.start();
     live.all_is_stored();
+}
+
+/// Over SSH there is one child, which holds the server's signals back as the threads do, and ends with the archiver all the same.
+#[test]
+fn an_archive_over_ssh_is_reached_again() {
+    let scratch = Scratch::new();
+    let Some(builder) = server(&scratch) else { return };
+    let Some(sshd) = Sshd::start(&scratch) else { return };
+    let archive = Some(sshd.url(scratch.dir("far").join("archive")));
+    let mut product = Product::with(&scratch, Options { init: false, archive, ..Options::default() });
+    product.set("WALARCHIVE_STORE_SSH_IDENTITY", &sshd.identity().display().to_string());
+    product.set("WALARCHIVE_STORE_SSH_KNOWN_HOSTS", &sshd.known_hosts().display().to_string());
+    product.ok(&["init"]);
+    let Some(mut cluster) = builder.env_of(&product).start() else { return };
+    cluster.psql("create table load (n int)");
+    for _ in 0..2 {
+        fill(&cluster, 3);
+        cluster.archive_now();
+        let pid = wait_archiver(&cluster);
+        assert!(!deaf_threads(pid).is_empty() && children(pid).0.len() == 1, "{:?}", children(pid));
+        sshd.kill_sessions();
+    }
+    fill(&cluster, 3);
+    cluster.stop(StopMode::Fast);
+    assert!(waiting(&cluster).is_empty(), "{}", cluster.log());
+    wait_until("ssh has ended", SOON, || sshd.sessions().is_empty());
+    whole(&product, 9);
 }
 
 /// What `restore-latest` does until a restored cluster is proven holds for a module, too.

@@ -113,8 +113,10 @@ fn a_module_goes_where_its_server_looks() {
     let out = |name: &str| format!("OUT={}", scratch.join(name).display());
     let asked = [out("16"), format!("PG_CONFIG={}", config.display())];
     let told = [out("18"), "PG_MAJOR=18".to_owned(), "PG_LIBDIR=/srv/pg18/lib".to_owned()];
-    make(&stage, "install-archive-module", &asked);
-    make(&stage, "install-archive-module", &told);
+    for variables in [&asked[..], &told[..]] {
+        make(&stage, "archive-module", variables);
+        make(&stage, "install-archive-module", variables);
+    }
     let mut placed = files_below(&stage);
     placed.sort();
     let module = |dir: &str| stage.join(dir).join("walarchive.so");
