@@ -38,6 +38,18 @@ fn the_symbols_are_those_that_were_promised() {
     assert_eq!(found, promised.lines().collect::<Vec<_>>());
 }
 
+/// The name by which programs find the shared library: with its ABI.
+fn soname() -> String {
+    let output = Command::new("readelf").arg("-d").arg(library("libwalarchive.so")).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let name = text.lines().find_map(|line| line.split("soname: [").nth(1)?.split(']').next());
+    let name = name.unwrap_or_else(|| panic!("no soname: {text}"));
+    let code = fs::read_to_string(package().join("src/lib.rs")).unwrap();
+    let abi = name.strip_prefix("libwalarchive.so.").unwrap();
+    assert!(code.contains(&format!("const ABI: u32 = {abi};")), "{name}");
+    name.to_owned()
+}
+
 /// A program in C, compiled with what is asked for besides, and linked with the library.
 fn compiled(scratch: &Scratch, source: &Path, options: &[&str], library: &Path) -> PathBuf {
     let program = scratch.join(source.file_stem().unwrap());
@@ -140,7 +152,7 @@ fn valgrind_finds_nothing() {
     let product = Product::with(&scratch, Options { init: false, encrypted: false, ..Options::default() });
     let settings = settings(&scratch, &product);
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("c/hammer.c");
-    let copy = scratch.join("libwalarchive.so");
+    let copy = scratch.join(soname());
     fs::copy(library("libwalarchive.so"), &copy).unwrap();
     let here = format!("-Wl,-rpath,{}", scratch.path().display());
     let program = compiled(&scratch, &source, &[&here], &copy);

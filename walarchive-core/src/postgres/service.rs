@@ -49,12 +49,22 @@ pub struct Recovered {
 
 /// Keeps what a cluster writes from the archive, for now: WAL waits until it is taken out again.
 const HELD: &str = "archive_command = 'exit 1' # walarchive: until the restored cluster is proven\n";
+/// A module would archive whatever the command says. Earlier servers know no such setting, and would not start with it.
+const HELD_MODULE: &str = "archive_library = '' # walarchive: until the restored cluster is proven\n";
+const MODULES_SINCE: u32 = 15;
 const SETTINGS_MAX: u64 = 64 << 20;
 
 /// Has the cluster in a data directory archive nothing until [`Service::let_archive`]: should it be given up again, the archive
 /// knows nothing of its timeline, which others would follow.
 pub fn hold_archiving(data_dir: &Path) -> Result<()> {
-    rewrite(data_dir, |text| format!("{text}{HELD}"))
+    let version = files::read(&data_dir.join("PG_VERSION"), SETTINGS_MAX)?;
+    let version = String::from_utf8_lossy(&version).trim().parse::<u32>();
+    let module = if version.is_ok_and(|major| major >= MODULES_SINCE) { HELD_MODULE } else { "" };
+    rewrite(data_dir, |text| format!("{text}{HELD}{module}"))
+}
+
+fn unhold(data_dir: &Path) -> Result<()> {
+    rewrite(data_dir, |text| text.replace(HELD, "").replace(HELD_MODULE, ""))
 }
 
 fn rewrite(data_dir: &Path, change: impl FnOnce(String) -> String) -> Result<()> {
@@ -161,7 +171,7 @@ impl Service {
 
     /// Lets it archive what was held back.
     pub fn let_archive(&self, recovered: &Recovered) -> Result<()> {
-        rewrite(&self.data_dir, |text| text.replace(HELD, ""))?;
+        unhold(&self.data_dir)?;
         recovered
             .client
             .sql(None, "select pg_reload_conf()")
@@ -265,5 +275,27 @@ fn run(mut command: Command, alive: Alive<'_>) -> Result<()> {
             return Err(error);
         }
         thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_holds_archiving_back_is_known_to_the_server_and_goes_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (settings, own) = (dir.path().join("postgresql.auto.conf"), "archive_library = 'x'\n");
+        for (version, lines) in [("13\n", 1), ("14\n", 1), ("15\n", 2), ("18\n", 2)] {
+            std::fs::write(dir.path().join("PG_VERSION"), version).unwrap();
+            std::fs::write(&settings, own).unwrap();
+            hold_archiving(dir.path()).unwrap();
+            let held = std::fs::read_to_string(&settings).unwrap();
+            let added: Vec<&str> = held.strip_prefix(own).unwrap().lines().collect();
+            assert!(added.len() == lines && added[0].starts_with("archive_command = 'exit 1'"), "{held}");
+            assert!(added.get(1).is_none_or(|line| line.starts_with("archive_library = ''")), "{held}");
+            unhold(dir.path()).unwrap();
+            assert_eq!(std::fs::read_to_string(&settings).unwrap(), own);
+        }
     }
 }
