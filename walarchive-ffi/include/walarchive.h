@@ -11,7 +11,8 @@
 // What a callback of a store gives back besides its status; filled through the calls walarchive_answer_...
 typedef struct walarchive_answer walarchive_answer;
 
-// One cluster of an archive, as settings name them. Any number of threads may use one at once.
+// One cluster of an archive, as settings name them. Any number of threads may use one at once; a process that was forked opens
+// another one.
 typedef struct walarchive_cluster walarchive_cluster;
 
 // What went wrong. It belongs to the caller, who gives it back with walarchive_error_free.

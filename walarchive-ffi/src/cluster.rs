@@ -1,8 +1,8 @@
 //! One cluster in an archive, and what is done with it.
 
 use std::ffi::c_char;
-use std::ptr;
 use std::sync::{Arc, OnceLock};
+use std::{mem, process, ptr};
 
 use serde_json::{Value, json};
 use walarchive_core::config::{Flags, Settings};
@@ -15,7 +15,8 @@ use crate::guard::{give, give_text, guard, needed, path, text, walarchive_error}
 use crate::progress::{progress, walarchive_progress};
 use crate::storage::{Callbacks, callbacks, walarchive_storage};
 
-/// One cluster of an archive, as settings name them. Any number of threads may use one at once.
+/// One cluster of an archive, as settings name them. Any number of threads may use one at once; a process that was forked opens
+/// another one.
 #[allow(non_camel_case_types)]
 pub struct walarchive_cluster {
     pub(crate) settings: Settings,
@@ -24,6 +25,8 @@ pub struct walarchive_cluster {
     storage: Option<Callbacks>,
     /// Reached with the first call that needs it.
     opened: OnceLock<Cluster>,
+    /// The process whose threads it has.
+    process: u32,
 }
 
 impl walarchive_cluster {
@@ -66,7 +69,12 @@ impl walarchive_cluster {
 /// `cluster` is null or came from walarchive_open and was not closed; it lives as long as `'a`.
 pub(crate) unsafe fn opened<'a>(cluster: *const walarchive_cluster) -> Result<&'a walarchive_cluster> {
     // SAFETY: null, or by contract a cluster that is alive.
-    unsafe { cluster.as_ref() }.ok_or_else(|| Error::usage("the cluster's pointer is null"))
+    let cluster = unsafe { cluster.as_ref() }.ok_or_else(|| Error::usage("the cluster's pointer is null"))?;
+    match cluster.process == process::id() {
+        true => Ok(cluster),
+        false => Err(Error::usage("the cluster was opened by another process, before this one was forked")
+            .hint("open another one here")),
+    }
 }
 
 /// Settings as `NAME=value`.
@@ -133,8 +141,13 @@ pub unsafe extern "C" fn walarchive_open_in(
             unsafe { (text(config_file, "the settings file's path")?, variables(settings)?) };
         let flags = Flags { config: config.map(Into::into), ..Flags::default() };
         let settings = Settings::load(&flags, variables.into_iter())?;
-        let made =
-            walarchive_cluster { settings, blocking: Blocking::new()?, storage, opened: OnceLock::new() };
+        let made = walarchive_cluster {
+            settings,
+            blocking: Blocking::new()?,
+            storage,
+            opened: OnceLock::new(),
+            process: process::id(),
+        };
         // SAFETY: as the caller promises.
         unsafe { give(cluster, made) }
     })
@@ -150,7 +163,11 @@ pub unsafe extern "C" fn walarchive_close(cluster: *mut walarchive_cluster) {
     guard(ptr::null_mut(), || {
         if !cluster.is_null() {
             // SAFETY: made by Box::into_raw in `give`, and given back once.
-            drop(unsafe { Box::from_raw(cluster) });
+            let cluster = unsafe { Box::from_raw(cluster) };
+            // Where it was forked, it would wait for threads that are not here.
+            if cluster.process != process::id() {
+                mem::forget(cluster);
+            }
         }
         Ok(())
     });

@@ -1,4 +1,4 @@
-import pathlib
+import os
 import shutil
 import signal
 import socket
@@ -48,6 +48,32 @@ def test_errors_are_of_their_kinds(archived, own, tmp_path):
             walarchive.Cluster(**wrong)
     with pytest.raises(walarchive.UsageError):
         own.push("no/such/name")
+
+
+def test_what_c_would_misread_is_refused(own, tmp_path):
+    with pytest.raises(ValueError, match="null"):
+        own.push(f"{tmp_path}/000000010000000000000001\0.txt")
+    for nonsense in (None, 7):
+        with pytest.raises(TypeError):
+            own.push(nonsense)
+    with pytest.raises(walarchive.UsageError, match="UTF-8"):
+        own.push(b"\xff")
+    with walarchive.Cluster(environment=settings_of(tmp_path), store_path_style=True, backup_keep_last=3) as cluster:
+        assert cluster.status()["latest_backup"] is None and "open" in repr(cluster)
+
+
+def test_a_forked_process_is_told_to_open_its_own(archived, own):
+    own.push(archived[0].segment())
+    child = os.fork()
+    if child == 0:
+        try:
+            own.wal()
+        except walarchive.UsageError as error:
+            own.close()
+            os._exit(0 if "another process" in str(error) else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert own.wal()["timelines"]
 
 
 def test_damage_is_told_with_all_that_was_found(archived, own, tmp_path):

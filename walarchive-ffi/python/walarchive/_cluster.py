@@ -15,6 +15,7 @@ from ._progress import Progress, Watch
 from ._storage import Callbacks, Storage
 
 Path = Union[str, "os.PathLike[str]"]
+Setting = Union[str, int, "os.PathLike[str]"]
 Document = Dict[str, Any]
 
 # What was compiled against another interface would be called wrongly.
@@ -23,17 +24,27 @@ if lib.walarchive_abi_version() != _ABI:
     raise ImportError(f"the walarchive library has interface {lib.walarchive_abi_version()}, not {_ABI}")
 
 
-def _path(path: Path) -> bytes:
-    return os.fspath(path).encode()
+def _string(text: Path) -> bytes:
+    """A text for C, which would see a NUL as its end."""
+    string = os.fsencode(text)
+    if b"\0" in string:
+        raise ValueError("embedded null byte")
+    return string
 
 
-def _variables(environment: Mapping[str, str], settings: Mapping[str, Any]) -> List[bytes]:
+def _setting(value: Setting) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else os.fsdecode(value)
+
+
+def _variables(environment: Mapping[str, str], settings: Mapping[str, Optional[Setting]]) -> List[bytes]:
     variables = dict(environment)
     for name, value in settings.items():
         variable = "PGDATA" if name == "data_dir" else f"WALARCHIVE_{name.upper()}"
         if value is not None:
-            variables[variable] = str(value) if isinstance(value, int) else os.fspath(value)
-    return [f"{name}={value}".encode("utf-8", "surrogateescape") for name, value in variables.items()]
+            variables[variable] = _setting(value)
+    return [_string(f"{name}={value}") for name, value in variables.items()]
 
 
 class Cluster:
@@ -43,7 +54,8 @@ class Cluster:
     ``connection`` and so on; ``data_dir`` is ``PGDATA``. They go before those of ``environment``, which is the environment of this process if nothing else is given,
     and those before the ones of the settings file ``config``. With ``storage`` the archive is in a store of your own.
 
-    Nothing is asked of the archive before the first call that needs it. Use it as a context manager, or :meth:`close` it.
+    Nothing is asked of the archive before the first call that needs it. Use it as a context manager, or :meth:`close` it. A process
+    that was forked opens a cluster of its own.
     """
 
     def __init__(
@@ -52,7 +64,7 @@ class Cluster:
         config: Optional[Path] = None,
         environment: Optional[Mapping[str, str]] = None,
         storage: Optional[Storage] = None,
-        **settings: Union[str, int, "os.PathLike[str]", None],
+        **settings: Optional[Setting],
     ) -> None:
         self._condition = threading.Condition()
         self._users = 0
@@ -61,12 +73,15 @@ class Cluster:
         variables = _variables(os.environ if environment is None else environment, settings)
         strings = [ffi.new("char[]", variable) for variable in variables]
         listed = ffi.new("const char *[]", [*strings, ffi.NULL])
-        file = ffi.NULL if config is None else ffi.new("char[]", _path(config))
+        file = ffi.NULL if config is None else ffi.new("char[]", _string(config))
         store = ffi.NULL if self._store is None else self._store.native
         place, error = ffi.new("walarchive_cluster **"), ffi.new("walarchive_error **")
         if lib.walarchive_open_in(file, listed, store, place, error) != 0:
             raise taken(error)
         self._native = place[0]
+
+    def __repr__(self) -> str:
+        return f"<walarchive.Cluster {'closed' if self._native is None else 'open'}>"
 
     def __enter__(self) -> Cluster:
         return self
@@ -147,7 +162,7 @@ class Cluster:
         self._watched(
             progress,
             lambda watch: self._ask(
-                lambda native, error: lib.walarchive_wal_push(native, _path(file), watch, error)
+                lambda native, error: lib.walarchive_wal_push(native, _string(file), watch, error)
             ),
         )
 
@@ -157,7 +172,7 @@ class Cluster:
             progress,
             lambda watch: self._ask(
                 lambda native, error: lib.walarchive_wal_fetch(
-                    native, name.encode(), _path(dest), watch, error
+                    native, _string(name), _string(dest), watch, error
                 )
             ),
         )
@@ -193,11 +208,11 @@ class Cluster:
         """Restores into ``target_dir``, which must be absent or empty. ``to`` is where recovery ends, as ``walarchive restore
         --to`` takes it; without it, the newest state. The restored server fetches its WAL with ``restore_command``.
         """
-        target = ffi.NULL if to is None else ffi.new("char[]", to.encode())
+        target = ffi.NULL if to is None else ffi.new("char[]", _string(to))
         return self._told(
             progress,
             lambda watch, native, json, error: lib.walarchive_restore(
-                native, _path(target_dir), target, restore_command.encode(), watch, json, error
+                native, _string(target_dir), target, _string(restore_command), watch, json, error
             ),
         )
 
@@ -215,15 +230,19 @@ class Cluster:
         )
         return document
 
-    def seal(self, data: bytes) -> bytes:
+    def seal(self, data: Union[bytes, bytearray, memoryview]) -> bytes:
         """Compresses and seals bytes for the settings' recipients, as one age file that needs no archive."""
-        return self._bytes(lambda native, to, length, error: lib.walarchive_seal(native, data, len(data), to, length, error))
+        view = ffi.from_buffer(data)
+        return self._bytes(
+            lambda native, to, length, error: lib.walarchive_seal(native, view, len(view), to, length, error)
+        )
 
-    def unseal(self, sealed: bytes, *, limit: int = 1 << 30) -> bytes:
+    def unseal(self, sealed: Union[bytes, bytearray, memoryview], *, limit: int = 1 << 30) -> bytes:
         """Opens what :meth:`seal` made, with an identity of the settings. More than ``limit`` bytes are refused."""
+        view = ffi.from_buffer(sealed)
         return self._bytes(
             lambda native, to, length, error: lib.walarchive_unseal(
-                native, sealed, len(sealed), limit, to, length, error
+                native, view, len(view), limit, to, length, error
             )
         )
 
