@@ -66,12 +66,14 @@ def test_a_forked_process_is_told_to_open_its_own(archived, own):
     own.push(archived[0].segment())
     child = os.fork()
     if child == 0:
+        code = 2
         try:
             own.wal()
         except walarchive.UsageError as error:
             own.close()
-            os._exit(0 if "another process" in str(error) else 1)
-        os._exit(2)
+            code = 0 if "another process" in str(error) else 1
+        finally:
+            os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert own.wal()["timelines"]
 
