@@ -5,7 +5,9 @@
 #![allow(unsafe_code)] // What C gives are pointers. Each block says why they may be followed.
 
 mod buffer;
+
 mod cluster;
+mod flows;
 mod guard;
 mod progress;
 mod storage;
@@ -13,7 +15,9 @@ mod storage;
 use std::ffi::{CStr, c_char};
 
 pub use buffer::*;
+
 pub use cluster::*;
+pub use flows::*;
 pub use guard::*;
 pub use progress::*;
 pub use storage::*;
