@@ -5,7 +5,6 @@
 #![allow(unsafe_code)] // What C gives are pointers. Each block says why they may be followed.
 
 mod buffer;
-
 mod cluster;
 mod flows;
 mod guard;
@@ -15,7 +14,6 @@ mod storage;
 use std::ffi::{CStr, c_char};
 
 pub use buffer::*;
-
 pub use cluster::*;
 pub use flows::*;
 pub use guard::*;
