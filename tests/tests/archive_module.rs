@@ -227,6 +227,11 @@ fn an_outage_is_told_and_made_up_for() {
     fill(cluster, 5);
     assert!(waiting(cluster).len() >= 10);
     live.all_is_stored();
+    let log = cluster.log();
+    assert!(
+        log.lines().any(|line| line.contains("archived again") && line.contains("failed tries")),
+        "{log}"
+    );
 }
 
 #[test]

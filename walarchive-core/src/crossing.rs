@@ -51,7 +51,10 @@ impl Blocking {
     /// going on.
     pub fn wait<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         if Handle::try_current().is_ok() {
-            return Err(Error::usage("a blocking call was made in async code").hint("await the async one"));
+            return Err(Error::usage(
+                "a blocking call was made in async code, or by a callback of such a call",
+            )
+            .hint("await the async one; let callbacks return first"));
         }
         match &self.0 {
             Some(runtime) => runtime.block_on(work),

@@ -36,6 +36,8 @@ static walarchive_cluster *cluster;
 static int64_t opened_with;
 static pid_t postmaster;
 static int64_t grace = GRACE;
+/* Tries that have failed since the last file was stored. */
+static unsigned failures;
 
 /* One call of the library. */
 typedef struct {
@@ -189,8 +191,13 @@ static bool archive(const char *name, const char *path)
         grace = stored ? GRACE : left < LEAST ? LEAST : left;
     }
     if (!stored) {
+        failures++;
         snprintf(about, sizeof about, "%s is not archived", name);
         say(LOG, about, this.ended_by != NULL ? this.ended_by : walarchive_error_message(error));
+    } else if (failures > 0) {
+        snprintf(about, sizeof about, "%s is archived, after %u failed tries", name, failures);
+        say(LOG, "WAL is archived again", about);
+        failures = 0;
     }
     walarchive_error_free(error);
     return stored;

@@ -145,7 +145,8 @@ uint32_t walarchive_open_in(const char *config_file,
 // `cluster` came from walarchive_open, was not closed before, and no call uses it.
 void walarchive_close(struct walarchive_cluster *cluster);
 
-// Makes the archive, or finds the one that is there: then nothing is changed.
+// Makes the archive, or finds the one that is there: then nothing is changed. One that is `encrypted` needs somebody who can read
+// it: a recipient, or an identity, in the settings.
 //
 // # Safety
 //

@@ -48,6 +48,10 @@ impl walarchive_cluster {
     }
 
     fn init(&self, encrypted: bool) -> Result<bool> {
+        if encrypted && self.settings.keys()?.recipients.is_empty() {
+            return Err(Error::usage("nobody could read this archive: the settings name no recipient")
+                .hint("WALARCHIVE_RECIPIENTS or WALARCHIVE_IDENTITY_FILE names one"));
+        }
         if let Some(storage) = &self.storage {
             return self.blocking.wait(Archive::init(storage, encrypted)).map(|(_, is_new)| is_new);
         }
@@ -170,7 +174,8 @@ pub unsafe extern "C" fn walarchive_close(cluster: *mut walarchive_cluster) {
     });
 }
 
-/// Makes the archive, or finds the one that is there: then nothing is changed.
+/// Makes the archive, or finds the one that is there: then nothing is changed. One that is `encrypted` needs somebody who can read
+/// it: a recipient, or an identity, in the settings.
 ///
 /// # Safety
 ///

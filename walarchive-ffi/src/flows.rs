@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use walarchive_core::Error;
 use walarchive_core::ops::restore::Target;
 use walarchive_core::progress::Silent;
+use walarchive_core::told::many;
 
 use crate::cluster::{opened, walarchive_cluster};
 use crate::guard::{give_text, guard, needed, path, text, walarchive_error};
@@ -184,6 +185,9 @@ pub unsafe extern "C" fn walarchive_restore(
                 progress(callbacks),
             )
         };
+        if command.trim().is_empty() {
+            return Err(Error::usage("the restore_command is empty: the restored server could fetch no WAL"));
+        }
         let target: Target = target.map_or(Ok(Target::default()), str::parse)?;
         let cluster = this.cluster(progress)?;
         let done =
@@ -223,7 +227,10 @@ pub unsafe extern "C" fn walarchive_verify(
         unsafe { give_text(json, found.document(deep).to_string()) };
         match found.kind() {
             None => Ok(()),
-            Some(kind) => Err(Error::new(kind, format!("{} problems were found", found.problems.len()))),
+            Some(kind) => Err(Error::new(
+                kind,
+                format!("{} found; the result tells of each", many(found.problems.len() as u64, "problem")),
+            )),
         }
     })
 }

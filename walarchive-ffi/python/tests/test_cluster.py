@@ -1,4 +1,7 @@
+import copy
+import datetime
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -60,6 +63,39 @@ def test_what_c_would_misread_is_refused(own, tmp_path):
         own.push(b"\xff")
     with walarchive.Cluster(environment=settings_of(tmp_path), store_path_style=True, backup_keep_last=3) as cluster:
         assert cluster.status()["latest_backup"] is None and "open" in repr(cluster)
+
+
+def test_a_cluster_is_not_copied(own):
+    for refused in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="cannot be copied or pickled"):
+            refused(own)
+    assert own.wal()["timelines"] == []
+
+
+def test_callbacks_must_not_use_clusters(archived, own):
+    own.push(archived[0].segment())
+
+    class Closing(walarchive.Progress):
+        def __init__(self, call):
+            self.advance = lambda bytes: call()
+
+    for call in (own.close, own.wal, walarchive.Cluster(environment=archived[1]).wal):
+        with pytest.raises(walarchive.UsageError, match="wait for itself"):
+            own.verify(deep=True, progress=Closing(call))
+    with pytest.raises(TypeError, match="walarchive.Progress"):
+        own.verify(progress=5)
+
+
+def test_nothing_is_made_or_restored_that_could_not_be_used(archived, tmp_path):
+    with walarchive.Cluster(environment=settings_of(tmp_path)) as cluster:
+        with pytest.raises(walarchive.UsageError, match="nobody could read"):
+            cluster.init(encrypted=True)
+    assert not (tmp_path / "archive" / "archive.json").exists()
+    with pytest.raises(walarchive.UsageError, match="restore_command is empty"):
+        archived[2].restore(tmp_path / "restored", " ")
+    with pytest.raises(ValueError, match="zone"):
+        archived[2].restore(tmp_path / "restored", "x", to=datetime.datetime(2026, 1, 31))
+    assert not (tmp_path / "restored").exists()
 
 
 def test_a_forked_process_is_told_to_open_its_own(archived, own):
@@ -136,6 +172,10 @@ def test_a_backup_is_restored_and_starts(archived, tmp_path):
     assert cluster.verify(deep=True)["ok"]
     server.sql("insert into kept select 0")
     server.segment()
+    future = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=1)
+    with pytest.raises(walarchive.UnrestorableError):
+        cluster.restore(tmp_path / "future", "x", to=future)
+    assert not (tmp_path / "future").exists()
 
     target = tmp_path / "restored"
     told = cluster.restore(target, f"{sys.executable} {WAL} fetch %f %p")
@@ -210,7 +250,9 @@ def test_other_threads_go_on_during_a_call(archived):
 
 
 def test_an_interrupt_ends_a_call(archived, tmp_path):
-    script = "import sys, walarchive; c = walarchive.Cluster(); print('begun', flush=True); c.push(sys.argv[1])"
+    # Where a shell has put all this into the background, interrupts are ignored.
+    script = "import signal, sys, walarchive; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    script += "c = walarchive.Cluster(); print('begun', flush=True); c.push(sys.argv[1])"
     with Silent() as endpoint:
         environment = SILENT | {"WALARCHIVE_STORE_ENDPOINT": endpoint, "PYTHONPATH": ":".join(sys.path)}
         pushing = subprocess.Popen(
@@ -295,9 +337,16 @@ def test_stores_are_written_in_python(archived, tmp_path):
         store.get = lambda *_: (_ for _ in ()).throw(ConnectionResetError("the cable is out"))
         with pytest.raises(walarchive.UnreachableError, match="the cable is out"):
             cluster.fetch(segment.name, tmp_path / "other")
-        store.get = lambda *_: "nonsense"
-        with pytest.raises(walarchive.LocalError):
-            cluster.fetch(segment.name, tmp_path / "other")
+        # A mistake in the store is no proof of absence.
+        for mistake in (lambda *_: "nonsense", lambda *_: {}["typo"], lambda *_: open("/no/such/mount")):
+            store.get = mistake
+            with pytest.raises(walarchive.LocalError):
+                cluster.fetch(segment.name, tmp_path / "other")
+    forgetful = InMemory()
+    forgetful.create = lambda *_: None
+    with walarchive.Cluster(environment={}, cluster="main", storage=forgetful) as cluster:
+        with pytest.raises(walarchive.LocalError, match="does not tell"):
+            cluster.init(encrypted=False)
     assert not (tmp_path / "other").exists()
 
 

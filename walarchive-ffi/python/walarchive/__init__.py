@@ -2,7 +2,7 @@
 
     from walarchive import Cluster
 
-    with Cluster(archive="file:///srv/archive", cluster="main", identity_file="/etc/walarchive/identity") as main:
+    with Cluster(archive="file:///srv/archive", cluster="main", identity_file="/etc/walarchive/key") as main:
         main.init(encrypted=True)
         main.push("pg_wal/000000010000000000000001")
         main.backup()

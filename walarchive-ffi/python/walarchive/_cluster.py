@@ -6,12 +6,13 @@ import json
 import os
 import threading
 from concurrent.futures import Future, wait
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Callable, Dict, List, Mapping, Optional, Type, Union
 
 from ._errors import Error, UsageError, taken
 from ._native import ffi, lib
-from ._progress import Progress, Watch
+from ._progress import Progress, Watch, inside
 from ._storage import Callbacks, Storage
 
 Path = Union[str, "os.PathLike[str]"]
@@ -83,6 +84,9 @@ class Cluster:
     def __repr__(self) -> str:
         return f"<walarchive.Cluster {'closed' if self._native is None else 'open'}>"
 
+    def __reduce_ex__(self, protocol: object) -> str:
+        raise TypeError("a Cluster cannot be copied or pickled: its connections belong to one object in one process")
+
     def __enter__(self) -> Cluster:
         return self
 
@@ -100,6 +104,7 @@ class Cluster:
 
     def close(self) -> None:
         """Gives everything back, when the calls of other threads have ended. Closing again does nothing."""
+        _refuse_callbacks()
         with self._condition:
             native, self._native = self._native, None
             self._condition.wait_for(lambda: self._users == 0)
@@ -108,6 +113,7 @@ class Cluster:
 
     def _ask(self, call: Callable[[Any, Any], int]) -> None:
         """One call, which is kept from losing its cluster."""
+        _refuse_callbacks()
         with self._condition:
             native = self._native
             if native is None:
@@ -202,12 +208,16 @@ class Cluster:
         target_dir: Path,
         restore_command: str,
         *,
-        to: Optional[str] = None,
+        to: Union[str, datetime, None] = None,
         progress: Optional[Progress] = None,
     ) -> Document:
         """Restores into ``target_dir``, which must be absent or empty. ``to`` is where recovery ends, as ``walarchive restore
-        --to`` takes it; without it, the newest state. The restored server fetches its WAL with ``restore_command``.
+        --to`` takes it, or a time with its zone; without it, the newest state. The restored server fetches its WAL with ``restore_command``.
         """
+        if isinstance(to, datetime):
+            if to.tzinfo is None:
+                raise ValueError("the time to restore to has no time zone")
+            to = to.isoformat()
         target = ffi.NULL if to is None else ffi.new("char[]", _string(to))
         return self._told(
             progress,
@@ -253,6 +263,11 @@ class Cluster:
             return bytes(ffi.buffer(to[0], length[0]))
         finally:
             lib.walarchive_buffer_free(to[0], length[0])
+
+
+def _refuse_callbacks() -> None:
+    if getattr(inside, "callback", False):
+        raise UsageError("a method of a Progress or Storage must not use a cluster: it would wait for itself", 2)
 
 
 def _outcome(watch: Watch, call: Callable[[], Any]) -> Any:

@@ -8,6 +8,10 @@ from typing import Any, Callable, Optional
 from ._native import ffi
 
 
+# What runs inside of a call must not begin another one: that would wait for itself.
+inside = threading.local()
+
+
 class Progress:
     """Hears of the progress of one call; override what is of interest.
 
@@ -33,6 +37,8 @@ class Watch:
     def __init__(self, progress: Optional[Progress]) -> None:
         self.failure: Optional[BaseException] = None
         self._lock = threading.Lock()
+        if not isinstance(progress, (Progress, type(None))):
+            raise TypeError(f"progress must be a walarchive.Progress, not {type(progress).__name__}")
         heard = progress or Progress()
         # cffi frees callbacks with these objects: they live as long as the call.
         self._begin = ffi.callback(
@@ -62,8 +68,11 @@ class Watch:
 
     def _tell(self, tell: Callable[[], Any]) -> bool:
         if self.failure is None:
+            inside.callback = True
             try:
                 tell()
             except BaseException as failure:  # None may cross into C.
                 self.cancel(failure)
+            finally:
+                inside.callback = False
         return self.failure is None
