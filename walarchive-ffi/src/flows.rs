@@ -4,10 +4,10 @@ use std::ffi::c_char;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use walarchive_core::Error;
 use walarchive_core::ops::restore::Target;
 use walarchive_core::progress::Silent;
 use walarchive_core::told::many;
+use walarchive_core::{Cluster, Error, Result};
 
 use crate::cluster::{opened, walarchive_cluster};
 use crate::guard::{give_text, guard, needed, path, text, walarchive_error};
@@ -64,6 +64,27 @@ pub unsafe extern "C" fn walarchive_wal_fetch(
     })
 }
 
+/// Gives what `look` finds, as JSON.
+///
+/// # Safety
+///
+/// `cluster` came from walarchive_open; `json` and `error` are null or may be written to.
+unsafe fn tell(
+    cluster: *const walarchive_cluster,
+    json: *mut *mut c_char,
+    error: *mut *mut walarchive_error,
+    look: impl AsyncFnOnce(Cluster) -> Result<Value>,
+) -> u32 {
+    guard(error, || {
+        // SAFETY: as the caller promises.
+        let this = unsafe { opened(cluster) }?;
+        let found = this.blocking.wait(look(this.cluster(Arc::new(Silent))?))?;
+        // SAFETY: as the caller promises.
+        unsafe { give_text(json, found.to_string()) };
+        Ok(())
+    })
+}
+
 /// The WAL that is stored, as `walarchive wal list --json` tells it.
 ///
 /// # Safety
@@ -75,16 +96,12 @@ pub unsafe extern "C" fn walarchive_wal_list(
     json: *mut *mut c_char,
     error: *mut *mut walarchive_error,
 ) -> u32 {
-    guard(error, || {
-        // SAFETY: as the caller promises.
-        let this = unsafe { opened(cluster) }?;
-        let list = this.blocking.wait(this.cluster(Arc::new(Silent))?.wal())?;
-        let list =
-            serde_json::to_value(list).map_err(|error| Error::bug("a list has no JSON").because(error))?;
-        // SAFETY: as the caller promises.
-        unsafe { give_text(json, list.to_string()) };
-        Ok(())
-    })
+    let look = async |cluster: Cluster| {
+        serde_json::to_value(cluster.wal().await?)
+            .map_err(|error| Error::bug("a list has no JSON").because(error))
+    };
+    // SAFETY: as the caller promises.
+    unsafe { tell(cluster, json, error, look) }
 }
 
 /// The backups that are stored, oldest first, as `walarchive backup list --json` tells them (without what they share).
@@ -98,15 +115,13 @@ pub unsafe extern "C" fn walarchive_backup_list(
     json: *mut *mut c_char,
     error: *mut *mut walarchive_error,
 ) -> u32 {
-    guard(error, || {
-        // SAFETY: as the caller promises.
-        let this = unsafe { opened(cluster) }?;
-        let backups = this.blocking.wait(this.cluster(Arc::new(Silent))?.backups())?;
+    let look = async |cluster: Cluster| {
+        let backups = cluster.backups().await?;
         let backups: Vec<Value> = backups.iter().map(|backup| backup.document(None)).collect();
-        // SAFETY: as the caller promises.
-        unsafe { give_text(json, json!({ "backups": backups }).to_string()) };
-        Ok(())
-    })
+        Ok(json!({ "backups": backups }))
+    };
+    // SAFETY: as the caller promises.
+    unsafe { tell(cluster, json, error, look) }
 }
 
 /// What can be restored and what stands in the way, as `walarchive status --json` tells it.
@@ -120,14 +135,9 @@ pub unsafe extern "C" fn walarchive_status(
     json: *mut *mut c_char,
     error: *mut *mut walarchive_error,
 ) -> u32 {
-    guard(error, || {
-        // SAFETY: as the caller promises.
-        let this = unsafe { opened(cluster) }?;
-        let status = this.blocking.wait(this.cluster(Arc::new(Silent))?.status())?;
-        // SAFETY: as the caller promises.
-        unsafe { give_text(json, status.document().to_string()) };
-        Ok(())
-    })
+    let look = async |cluster: Cluster| Ok(cluster.status().await?.document());
+    // SAFETY: as the caller promises.
+    unsafe { tell(cluster, json, error, look) }
 }
 
 /// Backs up the server that the settings name, as `walarchive backup create` does. 0 means that the backup is stored, and can be
