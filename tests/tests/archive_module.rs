@@ -207,6 +207,7 @@ fn five_hundred_segments_without_a_fork() {
     cluster.append_conf("archive_library = ''");
     cluster.archive_with(&product);
     wait_until("the archiver is another", SOON, || archiver(&cluster).is_some_and(|other| other != pid));
+    fill(&cluster, 1);
     cluster.archive_now();
     assert!(children(wait_archiver(&cluster)).1 > 0);
 }
