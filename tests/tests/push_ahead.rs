@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use walarchive_tests::sample::{self, segment, segment_name};
-use walarchive_tests::{Cluster, Output, Product, Scratch, wait_until};
+use walarchive_tests::{
+    Background, Cluster, Moments, Output, Product, Scratch, kill_tree, kills, wait_until,
+};
 
 const HISTORY: &str = "00000002.history";
 
@@ -261,4 +263,52 @@ fn a_server_that_is_behind_catches_up() {
     let list = product.json(&["wal", "list"]);
     assert_eq!(list["timelines"][0]["missing_count"], 0, "{list}");
     product.ok(&["verify", "--deep"]);
+}
+
+#[test]
+fn whoever_pushes_may_be_killed_at_any_moment() {
+    const FILES: u32 = 60;
+    let backlog = Backlog::new(FILES);
+    let command = || {
+        let waiting = backlog.notes(".ready");
+        let name = waiting.first()?.strip_suffix(".ready")?.to_owned();
+        let mut command = backlog.product.command_of("walarchive-push", &[&format!("pg_wal/{name}")]);
+        command.current_dir(&backlog.data_dir);
+        Some((name, command))
+    };
+    let acknowledged = |name: &str| {
+        let note = |end| backlog.path("archive_status").join(format!("{name}.{end}"));
+        fs::rename(note("ready"), note("done")).unwrap();
+    };
+    let mut moments = Moments::new(Duration::from_millis(120), kills(20));
+    for _ in 0..kills(20) {
+        let Some((name, command)) = command() else { break };
+        let mut running = Background::start(command, backlog.scratch.join("log"));
+        std::thread::sleep(moments.wait());
+        match running.ended() {
+            Some(status) => {
+                moments.was_hit(false);
+                assert!(status.success(), "{}", running.printed());
+                acknowledged(&name);
+            }
+            None => {
+                moments.was_hit(true);
+                kill_tree(running.pid());
+                running.kill();
+            }
+        }
+    }
+    let after_kills = backlog.notes(".done").len();
+    while let Some((name, mut command)) = command() {
+        assert!(command.status().unwrap().success(), "{name}");
+        acknowledged(&name);
+    }
+    println!("{after_kills} files were acknowledged between kills");
+    let dest = backlog.scratch.dir("fetched").join("segment");
+    for number in 1..=FILES {
+        let name = segment_name(1, number);
+        backlog.product.ok(&["wal", "fetch", &name, dest.to_str().unwrap()]);
+        assert!(fs::read(&dest).unwrap() == fs::read(backlog.path(&name)).unwrap(), "{name}");
+    }
+    backlog.product.ok(&["verify", "--deep"]);
 }
