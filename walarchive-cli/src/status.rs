@@ -6,6 +6,7 @@ use walarchive_core::Result;
 use walarchive_core::archive::Recoverable;
 use walarchive_core::cluster::{DumpsStatus, LastDrill, Status, StatusRequest, StoreStatus};
 use walarchive_core::ops::status::StoredBytes;
+use walarchive_core::source::Waiting;
 
 use crate::output::{bytes, many, table};
 use crate::run::Context;
@@ -18,6 +19,7 @@ pub(crate) async fn status(context: Context) -> Result<u8> {
         system: context.system()?,
         stores: context.settings.stores()?,
         notes: Some(context.settings.notes()),
+        data_dir: context.settings.data_dir(),
     };
     let status = request.run().await?;
     context.output.result(&status.document(), || told(&status))?;
@@ -44,6 +46,7 @@ fn told(status: &Status) -> String {
         rows if rows.is_empty() => "restorable     nothing".to_owned(),
         rows => table(&["timeline", "restorable from", "LSN", "to LSN"], &rows),
     });
+    lines.extend(status.waiting.as_ref().map(told_of_waiting));
     lines.extend(status.dumps.as_ref().map(told_of_dumps));
     lines.extend(status.drill.as_ref().map(told_of_drill));
     lines.join("\n")
@@ -81,6 +84,21 @@ fn row(stretch: &Recoverable) -> Vec<String> {
         stretch.from_lsn.to_string(),
         stretch.to_lsn.to_string(),
     ]
+}
+
+fn told_of_waiting(waiting: &Waiting) -> String {
+    let what = match (waiting.oldest, waiting.since) {
+        (Some(oldest), Some(since)) => {
+            format!(
+                "{}, {}, the oldest {oldest} since {since}",
+                many(waiting.files, "file"),
+                bytes(waiting.bytes)
+            )
+        }
+        _ => "nothing".to_owned(),
+    };
+    let pace = waiting.pace.map(|pace| format!("; {}", pace.story()));
+    format!("waits          {what}{}", pace.unwrap_or_default())
 }
 
 fn told_of_dumps(dumps: &DumpsStatus) -> String {

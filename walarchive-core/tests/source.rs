@@ -5,11 +5,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 use tempfile::TempDir;
 use walarchive_core::error::{Kind, Result};
-use walarchive_core::source::{FileSource, ReadySource, WalFile, WalSource};
+use walarchive_core::source::{FileSource, Pace, ReadySource, WalFile, WalSource, waiting};
 use walarchive_core::wal::WalName;
 
 const ONE: &str = "000000010000000000000001";
@@ -160,6 +162,94 @@ fn what_becomes_ready_later_is_for_the_next_source() {
         assert_eq!(source.next().await.unwrap(), None, "it looks once");
         assert_eq!(names(&all(&mut ReadySource::new(dir.path())).await), [ONE, later]);
     });
+}
+
+fn status_file(dir: &TempDir, name: &str, ready: SystemTime) {
+    let path = dir.path().join("pg_wal/archive_status").join(name);
+    fs::File::create(path).unwrap().set_modified(ready).unwrap();
+}
+
+fn segment(number: u32) -> String {
+    format!("{:024X}", (1_u128 << 64) + u128::from(number))
+}
+
+#[test]
+fn what_waits_is_told_with_its_age_and_size() {
+    let dir = data_dir(&[], &[]);
+    let now = SystemTime::now();
+    let ago = |seconds: u64| now - Duration::from_secs(seconds);
+    for number in 5..9 {
+        fs::write(dir.path().join("pg_wal").join(segment(number)), vec![0; 4096]).unwrap();
+        status_file(&dir, &format!("{}.ready", segment(number)), ago(60 - u64::from(number)));
+    }
+    for (name, length, since) in
+        [("00000002.history", 50, 1), ("000000010000000000000006.00000028.backup", 300, 53)]
+    {
+        fs::write(dir.path().join("pg_wal").join(name), vec![0; length]).unwrap();
+        status_file(&dir, &format!("{name}.ready"), ago(since));
+    }
+    // Their files are gone.
+    status_file(&dir, &format!("{}.ready", segment(1)), ago(1000));
+    status_file(&dir, &format!("{}.done", segment(2)), ago(1000));
+    let seen = waiting(dir.path(), now.try_into().unwrap()).unwrap();
+    assert_eq!((seen.files, seen.bytes), (6, 4 * 4096 + 350));
+    assert_eq!(seen.oldest.unwrap().to_string(), "00000002.history", "it is archived first");
+    assert_eq!((seen.age(), seen.since), (Duration::from_secs(55), Some(ago(55).try_into().unwrap())));
+    assert!(
+        seen.is_backlog() && seen.pace.is_none() && !seen.is_deficit(),
+        "nothing tells of what was archived"
+    );
+    assert_eq!(seen.caught_up_in(), None);
+    for number in 5..9 {
+        fs::remove_file(dir.path().join("pg_wal").join(segment(number))).unwrap();
+    }
+    let seen = waiting(dir.path(), now.try_into().unwrap()).unwrap();
+    assert_eq!((seen.files, seen.bytes, seen.is_backlog()), (2, 350, false));
+}
+
+/// Segments 1 to 9 were written in the last seconds, the first four of them are archived, the first of these long ago.
+#[test]
+fn the_pace_is_seen_from_the_first_that_is_left() {
+    let dir = data_dir(&[], &[]);
+    let (start, status) = (SystemTime::now(), dir.path().join("pg_wal/archive_status"));
+    for number in 1..10 {
+        fs::write(dir.path().join("pg_wal").join(segment(number)), vec![0; 1000]).unwrap();
+        status_file(&dir, &format!("{}.ready", segment(number)), start);
+    }
+    for number in 1..5 {
+        std::thread::sleep(Duration::from_millis(30));
+        let [from, to] = ["ready", "done"].map(|suffix| status.join(format!("{}.{suffix}", segment(number))));
+        fs::rename(from, to).unwrap();
+    }
+    for number in 5..10 {
+        status_file(
+            &dir,
+            &format!("{}.ready", segment(number)),
+            start + Duration::from_secs(u64::from(number)),
+        );
+    }
+    let at = |seconds: u64| Timestamp::try_from(start + Duration::from_secs(seconds)).unwrap();
+    let seen = waiting(dir.path(), at(14)).unwrap();
+    let pace = seen.pace.unwrap();
+    let over = |pace: &Pace| (pace.written_over.as_secs(), pace.archived_over.as_secs());
+    assert_eq!((pace.written, pace.archived, over(&pace)), (5, 3, (14, 13)), "after the first");
+    assert!(pace.falls_behind() && !seen.is_deficit(), "the oldest has only just come");
+    // Since the oldest waits, none was archived.
+    let seen = waiting(dir.path(), at(25)).unwrap();
+    let pace = seen.pace.unwrap();
+    assert_eq!((pace.written, pace.archived, over(&pace)), (4, 0, (20, 20)));
+    assert!(seen.is_deficit() && seen.caught_up_in().is_none());
+    assert!(waiting(dir.path(), at(0)).unwrap().pace.is_none(), "too little was seen");
+    // A checkpoint has removed what was archived.
+    for number in 1..5 {
+        fs::remove_file(dir.path().join("pg_wal").join(segment(number))).unwrap();
+    }
+    assert!(waiting(dir.path(), at(25)).unwrap().pace.is_none());
+    fs::create_dir(dir.path().join("global")).unwrap();
+    let control = fs::File::create(dir.path().join("global/pg_control")).unwrap();
+    control.set_modified(start + Duration::from_secs(7)).unwrap();
+    let pace = waiting(dir.path(), at(25)).unwrap().pace.unwrap();
+    assert_eq!((pace.written, pace.archived, over(&pace)), (4, 0, (20, 18)), "archived since the checkpoint");
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub enum CheckCommand {
         #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(3..=100_000))]
         objects: u32,
     },
-    /// Gaps in the stored WAL, and how long files have been waiting to be archived
+    /// Gaps in the stored WAL, how long files have been waiting to be archived, and whether ever more of them wait
     Wal {
         #[command(flatten)]
         limits: Limits,

@@ -5,7 +5,7 @@ use serde_json::json;
 use walarchive_core::archive::{Archive, Catalog};
 use walarchive_core::ops::copy::{CopyRequest, Wanted, lag};
 use walarchive_core::retention::dumps::by_content;
-use walarchive_core::source::waiting;
+use walarchive_core::source::{Waiting, waiting};
 use walarchive_core::{Error, Result};
 
 use super::retention::lost_packs;
@@ -192,21 +192,7 @@ pub(super) async fn wal(context: &Context, limits: &Limits) -> Result<Found> {
         return Ok(Found::new(Status::Critical, "no WAL is stored"));
     }
     let mut found = match context.settings.data_dir() {
-        Some(dir) => {
-            let waiting = waiting(&dir)?;
-            let seconds = waiting.since.map_or(0, age);
-            let line = match waiting.files {
-                0 => "no WAL waits to be archived".to_owned(),
-                files => format!(
-                    "{} of WAL wait to be archived, the first for {}",
-                    many(files, "file"),
-                    told(seconds)
-                ),
-            };
-            Found::new(judge(seconds, limits, 900), line)
-                .number("age_seconds", seconds as f64)
-                .number("waiting_files", waiting.files as f64)
-        }
+        Some(dir) => told_of_waiting(&waiting(&dir, Timestamp::now())?, limits),
         None => Found::new(
             Status::Unknown,
             "how long WAL waits to be archived cannot be told without the data directory (PGDATA)",
@@ -221,4 +207,36 @@ pub(super) async fn wal(context: &Context, limits: &Limits) -> Result<Found> {
         found.but(Status::Critical, &problem.story());
     }
     Ok(found.number("missing_segments", missing.len() as f64).number("segments", segments as f64))
+}
+
+/// What waits, and a warning when it grows.
+fn told_of_waiting(waiting: &Waiting, limits: &Limits) -> Found {
+    let seconds = waiting.age().as_secs();
+    let line = match waiting.files {
+        0 => "no WAL waits to be archived".to_owned(),
+        files => format!(
+            "{} of WAL, {}, wait to be archived, the first for {}",
+            many(files, "file"),
+            bytes(waiting.bytes),
+            told(seconds)
+        ),
+    };
+    let mut found = Found::new(judge(seconds, limits, 900), line)
+        .number("age_seconds", seconds as f64)
+        .number("waiting_files", waiting.files as f64)
+        .number("waiting_bytes", waiting.bytes as f64);
+    if let Some(pace) = waiting.pace {
+        found = found
+            .number("written_bytes_per_second", pace.written_per_second().round())
+            .number("archived_bytes_per_second", pace.archived_per_second().round());
+    }
+    match (waiting.deficit(), waiting.caught_up_in()) {
+        (Some(deficit), _) => found.but(Status::Warning, &deficit),
+        (None, Some(time)) if waiting.is_backlog() => {
+            found.line = format!("{}; at this pace none in {}", found.line, told(time.as_secs()));
+        }
+        _ => {}
+    }
+    found.details = json!({ "waiting": waiting.document() });
+    found
 }

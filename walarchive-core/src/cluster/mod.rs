@@ -320,6 +320,7 @@ impl Cluster {
             system: self.system,
             stores: self.habits.stores.clone(),
             notes: self.habits.notes.clone(),
+            data_dir: self.habits.data_dir.clone(),
         };
         request.run().await
     }

@@ -1,13 +1,17 @@
 //! Where WAL comes from.
 
 mod file;
+mod pace;
 mod ready;
+mod waiting;
 
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 pub use file::FileSource;
-pub use ready::{ReadySource, Waiting, ready, waiting};
+pub use pace::Pace;
+pub use ready::{ReadySource, ready};
+pub use waiting::{Waiting, waiting};
 
 use crate::error::{Error, Result};
 use crate::wal::WalName;

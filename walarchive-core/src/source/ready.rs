@@ -1,8 +1,7 @@
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 
 use super::{WalFile, WalSource};
 use crate::crossing::blocking;
@@ -24,43 +23,50 @@ impl ReadySource {
     }
 }
 
-/// Files that wait to be archived.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Waiting {
-    /// How many.
-    pub files: u64,
-    /// Since when the first of them waits; by the server's file system.
-    pub since: Option<Timestamp>,
-}
-
-/// Looks at what `pg_wal/archive_status` of a data directory lists as ready.
-pub fn waiting(data_dir: &Path) -> Result<Waiting> {
-    let pg_wal = data_dir.join("pg_wal");
-    let names = ready(&pg_wal)?;
-    let since = names.iter().filter_map(|name| {
-        let ready = pg_wal.join("archive_status").join(format!("{name}.ready"));
-        let changed = std::fs::metadata(ready).and_then(|meta| meta.modified()).ok()?;
-        Timestamp::try_from(changed).ok()
-    });
-    Ok(Waiting { files: names.len() as u64, since: since.min() })
+/// Names that `archive_status` lists, in the order in which they are archived.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    /// Complete, and not archived.
+    pub(super) ready: Vec<WalName>,
+    /// Archived, and not yet removed.
+    pub(super) done: Vec<WalName>,
 }
 
 /// What `archive_status` of a `pg_wal` lists as ready, in the order in which the server takes it.
-pub fn ready(pg_wal: &Path) -> Result<VecDeque<WalName>> {
-    let status = pg_wal.join("archive_status");
-    let attempt = |error| Error::io(format!("cannot list {}", status.display()), error).on(status.display());
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(&status).map_err(attempt)? {
-        let file = entry.map_err(attempt)?.file_name();
-        let name = file.to_str().and_then(|name| name.strip_suffix(".ready"));
-        let Some(Ok(name)) = name.map(str::parse::<WalName>) else { continue };
-        // A status file outlives its segment when the server crashed in between; the server removes it.
-        if pg_wal.join(name.to_string()).exists() {
-            names.push(name);
+pub fn ready(pg_wal: &Path) -> Result<Vec<WalName>> {
+    list(pg_wal).map(|listed| listed.ready)
+}
+
+/// Lists `archive_status`. A status file outlives its file when the server crashed in between; such are left out.
+pub(super) fn list(pg_wal: &Path) -> Result<Listed> {
+    let (mut listed, mut found) = (Listed::default(), Vec::new());
+    each(&pg_wal.join("archive_status"), |file| {
+        let Some((name, status)) = file.rsplit_once('.') else { return };
+        let names = match status {
+            "ready" => &mut listed.ready,
+            "done" => &mut listed.done,
+            _ => return,
+        };
+        names.extend(name.parse::<WalName>());
+    })?;
+    // Behind the other listing: what was archived and removed in between waits no more.
+    each(pg_wal, |file| found.extend(file.parse::<WalName>()))?;
+    let found: HashSet<WalName> = found.into_iter().collect();
+    for names in [&mut listed.ready, &mut listed.done] {
+        names.retain(|name| found.contains(name));
+        names.sort_by_cached_key(|name| (!matches!(name, WalName::History(_)), name.to_string()));
+    }
+    Ok(listed)
+}
+
+fn each(dir: &Path, mut tell: impl FnMut(&str)) -> Result<()> {
+    let attempt = |error| Error::io(format!("cannot list {}", dir.display()), error).on(dir.display());
+    for entry in std::fs::read_dir(dir).map_err(attempt)? {
+        if let Some(file) = entry.map_err(attempt)?.file_name().to_str() {
+            tell(file);
         }
     }
-    names.sort_by_key(|name| (!matches!(name, WalName::History(_)), name.to_string()));
-    Ok(names.into())
+    Ok(())
 }
 
 #[async_trait]
@@ -68,7 +74,7 @@ impl WalSource for ReadySource {
     async fn next(&mut self) -> Result<Option<WalFile>> {
         if self.waiting.is_none() {
             let pg_wal = self.pg_wal.clone();
-            self.waiting = Some(blocking(move || ready(&pg_wal)).await?);
+            self.waiting = Some(blocking(move || ready(&pg_wal)).await?.into());
         }
         let name = self.waiting.as_mut().and_then(VecDeque::pop_front);
         Ok(name.map(|name| WalFile { name, path: self.pg_wal.join(name.to_string()) }))

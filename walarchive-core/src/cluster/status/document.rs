@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{DumpsStatus, LastDrill, Status, StoreStatus};
+use crate::source::Waiting;
 use crate::storage::CreateMode;
 
 impl Status {
@@ -13,7 +14,8 @@ impl Status {
         json!({
             "cluster": self.cluster.to_string(), "archive": archive.join(" "),
             "archives": self.stores.iter().map(StoreStatus::document).collect::<Vec<_>>(),
-            "latest_backup": latest, "stored": self.stored, "wal": self.wal, "recoverable": self.recoverable,
+            "latest_backup": latest, "stored": self.stored, "wal": self.wal,
+            "waiting": self.waiting.as_ref().map(Waiting::document), "recoverable": self.recoverable,
             "problems": self.problems,
             "dumps": self.dumps.as_ref().map(DumpsStatus::document),
             "drill": self.drill.as_ref().map(LastDrill::document),

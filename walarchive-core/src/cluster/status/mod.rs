@@ -1,7 +1,9 @@
 //! What can be restored of a cluster, and what stands in the way: all that is told together.
 
 mod document;
+mod waiting;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::archive::{
@@ -13,6 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ops::status::{self as facts, StoreState, StoredBytes};
 use crate::ops::wal_list::{self, WalList};
 use crate::retention::dumps::by_content;
+use crate::source::Waiting;
 use crate::storage::CreateMode;
 use crate::told::{bytes, many};
 
@@ -30,6 +33,8 @@ pub struct StatusRequest {
     pub stores: Vec<(String, CreateMode)>,
     /// What mirrors are noted to lack.
     pub notes: Option<Arc<Notes>>,
+    /// The data directory, where what waits to be archived is to be told, too.
+    pub data_dir: Option<PathBuf>,
 }
 
 /// What is found of a cluster.
@@ -48,6 +53,8 @@ pub struct Status {
     pub stored: StoredBytes,
     /// The WAL.
     pub wal: WalList,
+    /// What waits to be archived; `None` without a data directory that can be read.
+    pub waiting: Option<Waiting>,
     /// What can be restored.
     pub recoverable: Vec<Recoverable>,
     /// The dumps, where there are any.
@@ -123,6 +130,9 @@ impl StatusRequest {
         status.drill = last_drill([Some(&of_dumps), catalog.as_ref()], &mut problems).await?;
         if status.wal.timelines.is_empty() && status.dumps.is_none() {
             status.problems.push("no WAL is stored".to_owned());
+        }
+        if let Some(dir) = &self.data_dir {
+            status.waiting = waiting::look(dir, &mut problems).await;
         }
         status.problems.append(&mut problems);
         Ok(Status { stores, ..status })
@@ -304,6 +314,7 @@ impl Status {
             sealed: false,
             stored: StoredBytes::default(),
             wal: WalList::default(),
+            waiting: None,
             recoverable: Vec::new(),
             dumps: None,
             drill: None,
