@@ -58,10 +58,16 @@ impl Push {
         let asked = patience.run(|| self.run(file));
         let (wal, plan) = (file.clone(), ahead.clone());
         let others = match file.name {
-            WalName::Segment(_) if ahead.files > 0 => blocking(move || plan.next(&wal)).await?,
-            _ => Vec::new(),
+            WalName::Segment(_) if ahead.files > 0 => blocking(move || plan.next(&wal)).await,
+            _ => Ok(Vec::new()),
         };
-        let (pushed, mut also) = future::join(asked, self.others(file, others, ahead)).await;
+        let others = async {
+            match others {
+                Ok(others) => self.others(file, others, ahead).await,
+                Err(error) => AlsoPushed { problem: Some(error), ..AlsoPushed::default() },
+            }
+        };
+        let (pushed, mut also) = future::join(asked, others).await;
         let pushed = pushed?;
         let (plan, sent) = (ahead.clone(), std::mem::take(&mut also.pushed));
         let noted;

@@ -52,12 +52,9 @@ impl Checked {
         let own = system_of_data_dir(&wal.path)?;
         let len = facts.len();
         let found = match &wal.name {
-            WalName::Segment(segment) => {
-                let system = check_first_page(segment, &mut file, &wal.path, len)?;
-                refuse_unfinished(segment, &wal.path, len)?;
-                Some(system)
+            WalName::Segment(segment) | WalName::Partial(segment) => {
+                Some(check_first_page(segment, &mut file, &wal.path, len)?)
             }
-            WalName::Partial(segment) => Some(check_first_page(segment, &mut file, &wal.path, len)?),
             WalName::History(timeline) => {
                 let text = read_text(&wal.path)?;
                 TimelineHistory::parse(*timeline, &text).map_err(|error| {
@@ -71,6 +68,9 @@ impl Checked {
             }
         };
         let system = decide_system(found, expected, own)?;
+        if let WalName::Segment(segment) = &wal.name {
+            refuse_unfinished(segment, &wal.path, len)?;
+        }
         Ok(Checked { file, path: wal.path.clone(), facts: Facts::of(&facts), system, sum: None })
     }
 
