@@ -10,6 +10,7 @@ mod demo;
 mod drill;
 mod dump;
 mod exit;
+mod fetch;
 mod init;
 mod interrupt;
 mod key;

@@ -22,7 +22,7 @@ use crate::args::{BackupCommand, Cli, Command, FetchCli, Global, KeyCommand, Pus
 use crate::exit::Caller;
 use crate::output::Output;
 use crate::{
-    backup, bench, catch_up, check, copy, demo, drill, dump, init, key, progress, prune, restore,
+    backup, bench, catch_up, check, copy, demo, drill, dump, fetch, init, key, progress, prune, restore,
     restore_latest, status, verify, wal,
 };
 
@@ -46,14 +46,14 @@ pub fn main() -> ExitCode {
 
 /// The `walarchive-push` program.
 pub fn push_main() -> ExitCode {
-    let run = |cli: PushCli, context: Context| block_on(wal::push(context, cli.push));
+    let run = |cli: PushCli, context: Context| wal::push(context, cli.push);
     guarded(Caller::Anybody, |cli: &PushCli| (cli.global.clone(), Caller::Anybody), run)
 }
 
 /// The `walarchive-fetch` program.
 pub fn fetch_main() -> ExitCode {
     let caller = Caller::of_fetch(Path::new("."));
-    let run = |cli: FetchCli, context: Context| block_on(wal::fetch(context, caller, cli.fetch));
+    let run = |cli: FetchCli, context: Context| fetch::fetch(context, caller, cli.fetch);
     guarded(caller, |cli: &FetchCli| (cli.global.clone(), caller), run)
 }
 
@@ -168,9 +168,9 @@ fn dispatch(command: Command, context: Context) -> Result<u8> {
         }
         Command::Key(KeyCommand::Rotate(args)) => block_on(key::rotate(context, args)),
         Command::Key(KeyCommand::Show { file }) => key::show(&context, &file),
-        Command::Wal(WalCommand::Push(args)) => block_on(wal::push(context, args)),
+        Command::Wal(WalCommand::Push(args)) => wal::push(context, args),
         Command::Wal(WalCommand::Fetch(args)) => {
-            block_on(wal::fetch(context, Caller::of_fetch(Path::new(".")), args))
+            fetch::fetch(context, Caller::of_fetch(Path::new(".")), args)
         }
         Command::Wal(WalCommand::List) => block_on(wal::list(context)),
         Command::Wal(WalCommand::Show { name }) => block_on(wal::show(context, name)),

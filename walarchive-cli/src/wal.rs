@@ -1,38 +1,52 @@
 //! WAL files.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use walarchive_core::archive::{Archive, SystemId};
+use walarchive_core::config::WalWork;
 use walarchive_core::ops::catch_up;
-use walarchive_core::ops::push::Push;
+use walarchive_core::ops::fetch::Shelf;
+use walarchive_core::ops::push::{Ahead, Push, Pushed, Receipt, Receipts};
 use walarchive_core::ops::wal_list::{self, WalList};
 use walarchive_core::patience::Patience;
 use walarchive_core::postgres::datadir;
-use walarchive_core::source::{FileSource, ReadySource, WalSource};
+use walarchive_core::source::{ReadySource, WalFile, WalSource};
 use walarchive_core::wal::WalName;
-use walarchive_core::{Kind, Result};
+use walarchive_core::{Error, Kind, Result};
 
-use crate::args::{FetchArgs, PushArgs};
-use crate::exit::Caller;
+use crate::args::PushArgs;
 use crate::output::{bytes, table};
-use crate::run::Context;
+use crate::run::{Context, block_on};
 
 /// So many missing segments of a timeline are printed; JSON has more.
 const GAPS_SHOWN: usize = 50;
-const IN_RECOVERY: Duration = Duration::from_secs(300);
-const OTHERWISE: Duration = Duration::from_secs(60);
+pub(crate) const OTHERWISE: Duration = Duration::from_secs(60);
 /// So long a push goes on starting copies of what mirrors lack.
 const CATCH_UP: Duration = Duration::from_secs(3);
 
 /// `wal push`
-pub(crate) async fn push(context: Context, args: PushArgs) -> Result<u8> {
-    let mut source: Box<dyn WalSource> = match (&args.path, &args.ready) {
-        (Some(path), _) => Box::new(FileSource::new(path)?),
-        (None, Some(data_dir)) => Box::new(ReadySource::new(data_dir)),
-        (None, None) => return Ok(0),
-    };
+pub(crate) fn push(context: Context, args: PushArgs) -> Result<u8> {
+    let work = context.settings.wal_work()?;
+    let receipts = Receipts::new(&context.settings.state_dir(), &context.settings.fingerprint());
+    if let Some(path) = &args.path {
+        let file = WalFile::at(path)?;
+        if let Some(pg_wal) = path.parent() {
+            // A recovery that is over.
+            let _ = Shelf::remove_left(pg_wal);
+        }
+        // Before anything is set up: this is to take a few milliseconds.
+        if let Some(receipt) = receipts.acknowledge(&file) {
+            return told(&context, &args, &[of_receipt(&context, &file, &receipt)]);
+        }
+    }
+    step_back(&context, &work)?;
+    block_on(push_now(context, args, work, receipts))
+}
+
+async fn push_now(context: Context, args: PushArgs, work: WalWork, receipts: Receipts) -> Result<u8> {
     let budget = context.settings.retry_budget(OTHERWISE)?;
     // One file has the whole budget; of many, each request has.
     let patience = match args.ready {
@@ -41,31 +55,95 @@ pub(crate) async fn push(context: Context, args: PushArgs) -> Result<u8> {
     };
     let archive = patience.run(|| context.settings.archive(&patience)).await?;
     let push = Push {
-        archive: archive.clone(),
+        archive: archive.sealing_at_once(work.jobs),
         cluster: context.settings.cluster()?,
         codec: context.settings.wal_codec()?,
         system: expected_system(&context)?,
     };
-    let mut pushed = Vec::new();
-    while let Some(file) = source.next().await? {
-        let done = patience.run(|| push.run(&file)).await?;
-        source.stored(&file).await?;
-        let was = if done.was_there() { "was there already" } else { "stored" };
-        context.output.detail(&format!("{} {was} as {}, {} bytes", file.name, done.key, done.stored.stored));
-        pushed.push(json!({
-            "name": file.name.to_string(), "object": done.key, "new": !done.was_there(),
-            "data_bytes": done.stored.plain, "stored_bytes": done.stored.stored,
-        }));
-    }
+    let ahead = Ahead { receipts, files: work.push_ahead, memory: work.memory, batch_done: work.batch_done };
+    let pushed = match (&args.path, &args.ready) {
+        (Some(path), _) => vec![push_one(&context, &push, &WalFile::at(path)?, &ahead, &patience).await?],
+        (None, Some(data_dir)) => push_ready(&context, &push, data_dir, &patience).await?,
+        (None, None) => Vec::new(),
+    };
     if archive.is_mirrored() && !pushed.is_empty() {
         catch_up(&context, &archive).await;
     }
+    told(&context, &args, &pushed)
+}
+
+fn told(context: &Context, args: &PushArgs, pushed: &[Value]) -> Result<u8> {
     let count = pushed.len();
     context.output.result(&json!({ "pushed": pushed }), || match args.ready {
         Some(_) => format!("{count} WAL files that were ready are in the archive; the one that was being written is not among them"),
         None => String::new(),
     })?;
     Ok(0)
+}
+
+async fn push_one(
+    context: &Context,
+    push: &Push,
+    file: &WalFile,
+    ahead: &Ahead,
+    patience: &Patience,
+) -> Result<Value> {
+    let (pushed, also) = push.run_ahead(file, ahead, patience).await?;
+    let told = of_pushed(context, file, &pushed);
+    for (file, pushed) in &also.pushed {
+        of_pushed(context, file, pushed);
+    }
+    if let Some(problem) = &also.problem {
+        context.output.detail(&format!("not all that is ready was stored ahead: {}", problem.story()));
+    }
+    Ok(told)
+}
+
+async fn push_ready(
+    context: &Context,
+    push: &Push,
+    data_dir: &Path,
+    patience: &Patience,
+) -> Result<Vec<Value>> {
+    let (mut source, mut pushed) = (ReadySource::new(data_dir), Vec::new());
+    while let Some(file) = source.next().await? {
+        let done = patience.run(|| push.run(&file)).await?;
+        source.stored(&file).await?;
+        pushed.push(of_pushed(context, &file, &done));
+    }
+    Ok(pushed)
+}
+
+fn of_pushed(context: &Context, file: &WalFile, done: &Pushed) -> Value {
+    let was = if done.was_there() { "was there already" } else { "stored" };
+    context.output.detail(&format!("{} {was} as {}, {} bytes", file.name, done.key, done.stored.stored));
+    json!({
+        "name": file.name.to_string(), "object": done.key, "new": !done.was_there(),
+        "data_bytes": done.stored.plain, "stored_bytes": done.stored.stored,
+    })
+}
+
+fn of_receipt(context: &Context, file: &WalFile, receipt: &Receipt) -> Value {
+    context.output.detail(&format!("{} was stored ahead as {}", file.name, receipt.key));
+    json!({
+        "name": file.name.to_string(), "object": receipt.key, "new": false,
+        "data_bytes": receipt.plain(), "stored_bytes": receipt.stored,
+    })
+}
+
+/// Lets the database go first, where both want the same processor or disk.
+fn step_back(context: &Context, work: &WalWork) -> Result<()> {
+    if work.nice > 0 {
+        rustix::process::nice(work.nice).map_err(|error| Error::io("cannot become nicer", error.into()))?;
+    }
+    let Some((class, level)) = &work.ionice else { return Ok(()) };
+    let level = level.map(|level| format!("-n{level}"));
+    let own = std::process::id().to_string();
+    let ran = Command::new("ionice").args(["-c", class]).args(level).args(["-p", &own]).output();
+    if !ran.is_ok_and(|ran| ran.status.success()) {
+        context.output.warning("wal.ionice is set, and the program 'ionice' could not be run, or failed");
+    }
+    Ok(())
 }
 
 /// Brings mirrors that were away some of what they lack. The push is done, whatever comes of it.
@@ -89,28 +167,6 @@ fn expected_system(context: &Context) -> Result<Option<SystemId>> {
         (None, Some(dir)) => Ok(datadir::system_id_of(&dir)?.map(SystemId)),
         (None, None) => Ok(None),
     }
-}
-
-/// `wal fetch`
-pub(crate) async fn fetch(context: Context, caller: Caller, args: FetchArgs) -> Result<u8> {
-    let in_recovery =
-        matches!(caller, Caller::Recovery { standby: true }) || Path::new("recovery.signal").exists();
-    let budget = context.settings.retry_budget(if in_recovery { IN_RECOVERY } else { OTHERWISE })?;
-    let patience = context.patience(budget);
-    let attempt = || async {
-        let archive = context.settings.archive(&patience).await?;
-        // restore_command runs in the data directory.
-        let here = datadir::system_id_of(Path::new("."))?.map(SystemId);
-        let catalog = match (context.settings.system_id()?, here) {
-            (None, Some(system)) => context.catalog_of(&archive, Some(system)).await?,
-            _ => context.catalog(&archive).await?,
-        };
-        walarchive_core::ops::fetch::fetch(&catalog, &args.name, &args.dest).await
-    };
-    let len = patience.run(attempt).await?;
-    let document = json!({ "name": args.name.to_string(), "dest": args.dest, "data_bytes": len });
-    context.output.result(&document, String::new)?;
-    Ok(0)
 }
 
 /// `wal list`

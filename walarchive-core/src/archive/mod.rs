@@ -32,6 +32,8 @@ mod written;
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 pub use binding::{Binding, ContentDigest, ObjectKind};
 pub use catalog::{Backup, Catalog, Dump, StoredWal};
 pub use census::{Census, Share};
@@ -108,6 +110,7 @@ pub struct Archive {
     cipher: Arc<dyn Cipher>,
     info: Arc<ArchiveInfo>,
     writers: Arc<Writers>,
+    sealing: Option<Arc<Semaphore>>,
 }
 
 impl Archive {
@@ -150,7 +153,7 @@ impl Archive {
         } else {
             Arc::new(Unsealed)
         };
-        Ok(Archive { storage, cipher, info: Arc::new(info), writers })
+        Ok(Archive { storage, cipher, info: Arc::new(info), writers, sealing: None })
     }
 
     /// Opens the archive in `storage` with a cipher of the caller's. Nothing is signed, and no signature demanded.
@@ -161,7 +164,7 @@ impl Archive {
                 "the cipher does not fit the archive: one encrypts, the other does not",
             ));
         }
-        Ok(Archive { storage, cipher, info: Arc::new(info), writers: Arc::default() })
+        Ok(Archive { storage, cipher, info: Arc::new(info), writers: Arc::default(), sealing: None })
     }
 
     /// Who can open what is stored from now on, as [`Cipher::readers`] has it.
@@ -192,6 +195,13 @@ impl Archive {
             Some(mirrors) => Archive { storage: Arc::new(mirrors.strict()), ..self.clone() },
             None => self.clone(),
         }
+    }
+
+    /// The same archive, where so many objects that are [`put`](Archive::put) are compressed and sealed at once, however many are on
+    /// their way to the store.
+    #[must_use]
+    pub fn sealing_at_once(&self, objects: usize) -> Archive {
+        Archive { sealing: Some(Arc::new(Semaphore::new(objects.max(1)))), ..self.clone() }
     }
 
     /// The store under the archive.

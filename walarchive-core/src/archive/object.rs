@@ -100,6 +100,10 @@ impl Archive {
         codec: Arc<dyn Codec>,
         content: impl Content,
     ) -> Result<Made> {
+        let _turn = match &self.sealing {
+            Some(turns) => turns.clone().acquire_owned().await.ok(),
+            None => None,
+        };
         let (cipher, writers) = (self.cipher.clone(), self.writers.clone());
         let (id, key) = (self.info.id().to_owned(), key.to_owned());
         blocking(move || {

@@ -3,6 +3,7 @@
 mod dumps;
 mod hand_over;
 mod stores;
+mod wal;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use serde::Deserialize;
 
 pub use dumps::MailWhen;
 pub use hand_over::Variables;
+pub use wal::WalWork;
 
 use crate::archive::{Archive, ClusterName, Keys, SystemId};
 use crate::behind::{Notes, Tell};
@@ -57,6 +59,13 @@ settings! {
     WAL_CODEC = "wal.codec", "WALARCHIVE_WAL_CODEC";
     BACKUP_CODEC = "backup.codec", "WALARCHIVE_BACKUP_CODEC";
     RETRY_BUDGET = "wal.retry_budget", "WALARCHIVE_RETRY_BUDGET";
+    WAL_PUSH_AHEAD = "wal.push_ahead", "WALARCHIVE_WAL_PUSH_AHEAD";
+    WAL_BATCH_DONE = "wal.batch_done", "WALARCHIVE_WAL_BATCH_DONE";
+    WAL_FETCH_AHEAD = "wal.fetch_ahead", "WALARCHIVE_WAL_FETCH_AHEAD";
+    WAL_JOBS = "wal.jobs", "WALARCHIVE_WAL_JOBS";
+    WAL_MEMORY = "wal.memory", "WALARCHIVE_WAL_MEMORY";
+    WAL_NICE = "wal.nice", "WALARCHIVE_WAL_NICE";
+    WAL_IONICE = "wal.ionice", "WALARCHIVE_WAL_IONICE";
     WAL_WAIT = "backup.wal_wait", "WALARCHIVE_BACKUP_WAL_WAIT";
     BACKUP_LEASE = "backup.lease", "WALARCHIVE_BACKUP_LEASE";
     BACKUP_FULL_EVERY = "backup.full_every", "WALARCHIVE_BACKUP_FULL_EVERY";

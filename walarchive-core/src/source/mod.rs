@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 pub use file::FileSource;
-pub use ready::{ReadySource, Waiting, waiting};
+pub use ready::{ReadySource, Waiting, ready, waiting};
 
 use crate::error::{Error, Result};
 use crate::wal::WalName;

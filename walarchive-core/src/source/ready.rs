@@ -36,7 +36,7 @@ pub struct Waiting {
 /// Looks at what `pg_wal/archive_status` of a data directory lists as ready.
 pub fn waiting(data_dir: &Path) -> Result<Waiting> {
     let pg_wal = data_dir.join("pg_wal");
-    let names = look(&pg_wal)?;
+    let names = ready(&pg_wal)?;
     let since = names.iter().filter_map(|name| {
         let ready = pg_wal.join("archive_status").join(format!("{name}.ready"));
         let changed = std::fs::metadata(ready).and_then(|meta| meta.modified()).ok()?;
@@ -45,7 +45,8 @@ pub fn waiting(data_dir: &Path) -> Result<Waiting> {
     Ok(Waiting { files: names.len() as u64, since: since.min() })
 }
 
-fn look(pg_wal: &Path) -> Result<VecDeque<WalName>> {
+/// What `archive_status` of a `pg_wal` lists as ready, in the order in which the server takes it.
+pub fn ready(pg_wal: &Path) -> Result<VecDeque<WalName>> {
     let status = pg_wal.join("archive_status");
     let attempt = |error| Error::io(format!("cannot list {}", status.display()), error).on(status.display());
     let mut names = Vec::new();
@@ -67,7 +68,7 @@ impl WalSource for ReadySource {
     async fn next(&mut self) -> Result<Option<WalFile>> {
         if self.waiting.is_none() {
             let pg_wal = self.pg_wal.clone();
-            self.waiting = Some(blocking(move || look(&pg_wal)).await?);
+            self.waiting = Some(blocking(move || ready(&pg_wal)).await?);
         }
         let name = self.waiting.as_mut().and_then(VecDeque::pop_front);
         Ok(name.map(|name| WalFile { name, path: self.pg_wal.join(name.to_string()) }))

@@ -1,7 +1,11 @@
-//! One WAL file out of the archive.
+//! WAL files out of the archive: the one that is asked for, and those that will be.
+
+mod ahead;
 
 use std::io::Write;
 use std::path::Path;
+
+pub use ahead::{Keeping, Shelf};
 
 use crate::archive::{Archive, Catalog, ObjectKind, Taker, WalLook};
 use crate::crossing::blocking;

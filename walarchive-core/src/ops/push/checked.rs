@@ -1,20 +1,20 @@
-//! One WAL file into the archive.
+//! A WAL file looked at before it is read.
 
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::archive::{Archive, ClusterName, ObjectKind, Place, Stored, SystemId};
-use crate::codec::{Codec, PlainSink};
-use crate::crossing::blocking;
+use rustix::fs::{Advice, fadvise};
+
+use super::receipts::{Facts, forget_pages};
+use crate::archive::SystemId;
+use crate::codec::PlainSink;
 use crate::error::{Error, Kind, Result};
 use crate::postgres::datadir;
 use crate::source::WalFile;
-use crate::storage::Created;
-use crate::wal::{SegmentName, TimelineHistory, WalName, check_segment};
+use crate::wal::{SegmentName, SegmentSize, TimelineHistory, WalName, check_segment};
 
 const FIRST_PAGE: usize = 8192;
 /// Times of change are no finer than this on any kernel.
@@ -23,102 +23,13 @@ const CHUNK: usize = 256 * 1024;
 /// History files and backup history files are a few lines.
 const TEXT_MAX: u64 = 1 << 20;
 
-/// How WAL is pushed.
-#[derive(Debug, Clone)]
-pub struct Push {
-    /// Where to.
-    pub archive: Archive,
-    /// Under whose name.
-    pub cluster: ClusterName,
-    /// How it is compressed.
-    pub codec: Arc<dyn Codec>,
-    /// The system identifier that the caller expects; a segment of any other is refused. Without it, the one of the
-    /// data directory that the file lies in counts.
-    pub system: Option<SystemId>,
-}
-
-/// A WAL file that is durable in the archive.
-#[derive(Debug, Clone)]
-pub struct Pushed {
-    /// Its key.
-    pub key: String,
-    /// The cluster it belongs to.
-    pub system: SystemId,
-    /// What became of it.
-    pub stored: Stored,
-}
-
-impl Push {
-    /// Checks the file, and stores it. Success means that the archive holds exactly this content durably, whether it
-    /// was stored now or before. One request in the common case.
-    ///
-    /// A server that was promoted with archiving off has never offered its timeline's history file; it goes first, as
-    /// nobody finds the way to the segment without it.
-    pub async fn run(&self, file: &WalFile) -> Result<Pushed> {
-        let segment = file.clone();
-        if let Some(history) = blocking(move || forgotten_history(&segment)).await? {
-            self.push(&history).await?;
-        }
-        self.push(file).await
-    }
-
-    async fn push(&self, file: &WalFile) -> Result<Pushed> {
-        let (wal, expected) = (file.clone(), self.system);
-        let checked = blocking(move || Checked::look(&wal, expected))
-            .await
-            .map_err(|error| error.on(file.path.display()))?;
-        let system = checked.system;
-        let place = Place::of_system(self.cluster.clone(), system);
-        let key = place.wal(&file.name);
-        match self.store(&key, checked.reopen()?).await {
-            Ok(stored) => Ok(Pushed { key, system, stored }),
-            Err(error) if error.kind() == Kind::Conflict && matches!(file.name, WalName::Partial(_)) => {
-                self.store_beside(&place, &file.name, checked).await
-            }
-            Err(error) => Err(error.during(format!("storing {}", file.path.display()))),
-        }
-    }
-
-    async fn store(&self, key: &str, checked: Checked) -> Result<Stored> {
-        let content = move |sink: PlainSink<'_>| checked.read(sink);
-        self.archive.put(key, ObjectKind::Wal, self.codec.clone(), content).await
-    }
-
-    /// Two servers promoted at the same place leave partial segments that differ behind their last record. Both are
-    /// kept.
-    async fn store_beside(&self, place: &Place, name: &WalName, checked: Checked) -> Result<Pushed> {
-        let system = checked.system;
-        let again = checked.reopen()?;
-        let archive = self.archive.clone();
-        let digest = blocking(move || {
-            let mut digest = crate::archive::ContentDigest::new(archive.info().id());
-            again.read(&mut |bytes| {
-                digest.update(bytes);
-                Ok(())
-            })?;
-            Ok(digest.hex())
-        })
-        .await?;
-        let key = place.other_partial(name, &digest);
-        let stored = self.store(&key, checked).await?;
-        Ok(Pushed { key, system, stored })
-    }
-}
-
-impl Pushed {
-    /// Whether the same content was stored before.
-    pub fn was_there(&self) -> bool {
-        self.stored.created == Created::Exists
-    }
-}
-
 /// A WAL file that was looked at and found to be what its name says.
-struct Checked {
+pub(super) struct Checked {
     file: File,
-    path: std::path::PathBuf,
-    len: u64,
-    changed: (i64, i64),
-    system: SystemId,
+    path: PathBuf,
+    pub(super) facts: Facts,
+    pub(super) system: SystemId,
+    sum: Option<Arc<OnceLock<u32>>>,
 }
 
 /// Looks at a file when its time of change is past: later writes within the same tick of the system's clock would not show.
@@ -135,15 +46,18 @@ fn settled(file: &File) -> std::io::Result<std::fs::Metadata> {
 }
 
 impl Checked {
-    fn look(wal: &WalFile, expected: Option<SystemId>) -> Result<Checked> {
+    pub(super) fn look(wal: &WalFile, expected: Option<SystemId>) -> Result<Checked> {
         let mut file = open(&wal.path)?;
         let facts = settled(&file).map_err(|error| cannot_read(&wal.path, error))?;
         let own = system_of_data_dir(&wal.path)?;
         let len = facts.len();
         let found = match &wal.name {
-            WalName::Segment(segment) | WalName::Partial(segment) => {
-                Some(check_first_page(segment, &mut file, &wal.path, len)?)
+            WalName::Segment(segment) => {
+                let system = check_first_page(segment, &mut file, &wal.path, len)?;
+                refuse_unfinished(segment, &wal.path, len)?;
+                Some(system)
             }
+            WalName::Partial(segment) => Some(check_first_page(segment, &mut file, &wal.path, len)?),
             WalName::History(timeline) => {
                 let text = read_text(&wal.path)?;
                 TimelineHistory::parse(*timeline, &text).map_err(|error| {
@@ -157,30 +71,39 @@ impl Checked {
             }
         };
         let system = decide_system(found, expected, own)?;
-        Ok(Checked {
-            file,
-            path: wal.path.clone(),
-            len,
-            changed: (facts.mtime(), facts.mtime_nsec()),
-            system,
-        })
+        Ok(Checked { file, path: wal.path.clone(), facts: Facts::of(&facts), system, sum: None })
     }
 
-    fn reopen(&self) -> Result<Checked> {
-        Ok(Checked { file: open(&self.path)?, path: self.path.clone(), ..*self })
+    pub(super) fn reopen(&self) -> Result<Checked> {
+        let (path, sum) = (self.path.clone(), self.sum.clone());
+        Ok(Checked { file: open(&self.path)?, path, sum, ..*self })
+    }
+
+    /// The same, whose content is summed up as it is read.
+    pub(super) fn summed(self) -> Checked {
+        Checked { sum: Some(Arc::default()), ..self }
+    }
+
+    /// Where the CRC-32C of the content will be, once it was read.
+    pub(super) fn sum(&self) -> Arc<OnceLock<u32>> {
+        self.sum.clone().unwrap_or_default()
     }
 
     /// Gives the whole file, and fails if it changed since it was looked at.
-    fn read(mut self, sink: PlainSink<'_>) -> Result<()> {
+    pub(super) fn read(mut self, sink: PlainSink<'_>) -> Result<()> {
         // Looking at the first page moved on in the file.
         self.file.rewind().map_err(|error| cannot_read(&self.path, error))?;
         let mut buffer = vec![0; CHUNK];
-        let mut total = 0u64;
+        let (mut total, mut sum) = (0u64, 0);
+        let _ = fadvise(&self.file, 0, None, Advice::Sequential);
         loop {
             match self.file.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(count) => {
                     total += count as u64;
+                    if self.sum.is_some() {
+                        sum = crc32c::crc32c_append(sum, &buffer[..count]);
+                    }
                     sink(&buffer[..count])?;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -188,7 +111,7 @@ impl Checked {
             }
         }
         let now = self.file.metadata().map_err(|error| cannot_read(&self.path, error))?;
-        if total != self.len || (now.mtime(), now.mtime_nsec()) != self.changed {
+        if total != self.facts.len || !self.facts.same_content(&Facts::of(&now)) {
             return Err(Error::new(
                 Kind::Local,
                 format!("{} changed while it was read; nothing was stored", self.path.display()),
@@ -196,28 +119,16 @@ impl Checked {
             .on(self.path.display())
             .hint("only completed WAL files may be pushed; is something else writing to it?"));
         }
+        match self.sum {
+            // Whoever asked for the sum reads the file once more.
+            Some(place) => drop(place.set(sum)),
+            None => forget_pages(&self.file),
+        }
         Ok(())
     }
 }
 
-/// The history file beside a segment that the server neither has archived nor will: it has no note about it.
-fn forgotten_history(file: &WalFile) -> Result<Option<WalFile>> {
-    let (WalName::Segment(segment), Some(dir)) = (&file.name, file.path.parent()) else { return Ok(None) };
-    if segment.timeline.get() == 1 || dir.file_name().is_none_or(|name| name != "pg_wal") {
-        return Ok(None);
-    }
-    let name = WalName::History(segment.timeline);
-    let path = dir.join(name.to_string());
-    let exists = |path: &Path| path.try_exists().map_err(|error| cannot_read(path, error));
-    for note in ["ready", "done"] {
-        if exists(&dir.join("archive_status").join(format!("{name}.{note}")))? {
-            return Ok(None);
-        }
-    }
-    Ok(exists(&path)?.then_some(WalFile { name, path }))
-}
-
-fn cannot_read(path: &Path, error: std::io::Error) -> Error {
+pub(super) fn cannot_read(path: &Path, error: std::io::Error) -> Error {
     Error::io(format!("cannot read {}", path.display()), error).on(path.display())
 }
 
@@ -238,6 +149,33 @@ fn check_first_page(segment: &SegmentName, file: &mut File, path: &Path, len: u6
         error.during(format!("{} is not the WAL segment that its name says", path.display()))
     })?;
     Ok(SystemId(header.system_id))
+}
+
+/// Refuses the segment that the server is still writing to: in a `pg_wal` where it has noted what is complete, what it has no
+/// note about is complete only if the next segment was begun.
+fn refuse_unfinished(segment: &SegmentName, path: &Path, len: u64) -> Result<()> {
+    let Some(dir) = path.parent() else { return Ok(()) };
+    let status = dir.join("archive_status");
+    let noted = |end: &str| status.join(format!("{segment}.{end}")).exists();
+    if !status.is_dir() || noted("ready") || noted("done") {
+        return Ok(());
+    }
+    let next = segment.next(SegmentSize::new(len)?)?;
+    // A file that waits to be used again begins with an older address.
+    let begun = open(&dir.join(next.to_string()))
+        .is_ok_and(|mut file| check_first_page(&next, &mut file, path, len).is_ok());
+    if begun {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Conflict,
+        format!("{} is still being written, as far as its directory tells; nothing was stored", path.display()),
+    )
+    .on(path.display())
+    .hint(format!(
+        "the server has neither noted it as complete (archive_status/{segment}.ready) nor begun the next one; SELECT pg_switch_wal() completes it, \
+         and archive_command is asked for it then"
+    )))
 }
 
 fn read_text(path: &Path) -> Result<Vec<u8>> {
