@@ -19,12 +19,24 @@ pub struct Case {
     pub repository: Option<PathBuf>,
 }
 
+/// Each call does its own segment, and no other.
+pub const NOTHING_AHEAD: &[(&str, &str)] =
+    &[("WALARCHIVE_WAL_PUSH_AHEAD", "0"), ("WALARCHIVE_WAL_FETCH_AHEAD", "0")];
+const LZ4: &[(&str, &str)] = &[("WALARCHIVE_WAL_CODEC", "lz4")];
+/// The server calls for fewer segments than there are.
+const BATCH_DONE: &[(&str, &str)] = &[("WALARCHIVE_WAL_BATCH_DONE", "true")];
+/// As urgent as the programs of others.
+const NOT_NICE: &[(&str, &str)] = &[("WALARCHIVE_WAL_NICE", "0")];
+
 /// Ours and those of others, in directories. The cluster runs.
 pub fn in_directories(scratch: &Scratch, cluster: &Cluster) -> Vec<Case> {
     let mut cases = vec![
         ours(scratch, "walarchive, age", true, None, &[]),
+        ours(scratch, "walarchive, age, not nice", true, None, NOT_NICE),
+        ours(scratch, "walarchive, age, batch_done", true, None, BATCH_DONE),
+        ours(scratch, "walarchive, age, nothing ahead", true, None, NOTHING_AHEAD),
         ours(scratch, "walarchive, not encrypted", false, None, &[]),
-        ours(scratch, "walarchive, age, lz4", true, None, &[("WALARCHIVE_WAL_CODEC", "lz4")]),
+        ours(scratch, "walarchive, age, lz4", true, None, LZ4),
         cp(scratch),
     ];
     cases.extend(others_with_wal(scratch, cluster).into_iter().filter_map(of));
@@ -35,8 +47,9 @@ pub fn in_directories(scratch: &Scratch, cluster: &Cluster) -> Vec<Case> {
 pub fn in_bucket(scratch: &Scratch, bucket: &Bucket) -> Vec<Case> {
     let mut cases = vec![
         ours(scratch, "walarchive, age", true, Some(bucket), &[]),
+        ours(scratch, "walarchive, age, nothing ahead", true, Some(bucket), NOTHING_AHEAD),
         ours(scratch, "walarchive, not encrypted", false, Some(bucket), &[]),
-        ours(scratch, "walarchive, age, lz4", true, Some(bucket), &[("WALARCHIVE_WAL_CODEC", "lz4")]),
+        ours(scratch, "walarchive, age, lz4", true, Some(bucket), LZ4),
     ];
     let barman = Barman::find(scratch, bucket);
     cases.extend(barman.map(|barman| Case {

@@ -39,6 +39,8 @@ pub fn measure(rounds: usize, count: usize) {
     if let Some((_proxy, late)) = &late {
         let name = format!("walarchive, age, in S3, {} ms later", push::LATENCY.as_millis());
         all.push(cases::ours(&scratch, &name, true, Some(late), &[]));
+        let name = name + ", nothing ahead";
+        all.push(cases::ours(&scratch, &name, true, Some(late), cases::NOTHING_AHEAD));
     }
     all.retain(|case| past.fill(case).is_some());
     let source = past.move_aside();

@@ -22,7 +22,7 @@ const PARTS: usize = 10;
 pub fn one_by_one(data: &Data, wanted: Option<usize>) {
     let count = wanted.unwrap_or(if smoke() { FEW } else { ONE_BY_ONE }) / PARTS;
     let Some((scratch, cluster, all)) = place() else { return };
-    let few = [CP, "walarchive, age", "walarchive, not encrypted"];
+    let few = [CP, "walarchive, age"];
     let all: Vec<Case> = all.into_iter().filter(|case| few.contains(&case.name.as_str())).collect();
     let mut taken = vec![Taken::default(); all.len()];
     for part in 0..PARTS {
