@@ -87,7 +87,7 @@ pub(crate) fn target_dir() -> PathBuf {
 }
 
 /// The statements that make WAL and pages of other than pgbench's kind.
-const MIXED: &str =
+pub const MIXED: &str =
     "create table if not exists mixed (id bigserial primary key, made timestamptz default now(),
     ref uuid, facts jsonb, note text);
 insert into mixed (ref, facts, note) select gen_random_uuid(),

@@ -14,9 +14,9 @@ mod synthetic;
 mod turns;
 mod used;
 
-pub use batch::{system_id, write_batch};
+pub use batch::{Batch, check_fetched, claim, control_system_id, file_name, system_id};
 pub use cpu_time::CpuTime;
-pub use data::{Data, SEGMENT, samples};
+pub use data::{Data, MIXED, SEGMENT, samples};
 pub use relay::Relay;
 pub use report::{Report, Table, Who};
 pub use sealing::{compress, digest, open, seal};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use wait4::Wait4;
 
-use crate::median;
+use crate::{median, thread_time};
 
 /// What a process, with those that it waited for, took.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,6 +41,13 @@ impl Used {
             return Err(format!("{command:?} failed: {}", ended.status));
         }
         Ok(Used { wall, cpu: ended.rusage.utime + ended.rusage.stime, rss: ended.rusage.maxrss })
+    }
+
+    /// Work on this thread.
+    pub fn here(work: impl FnOnce()) -> Used {
+        let (wall, cpu) = (Instant::now(), thread_time());
+        work();
+        Used { wall: wall.elapsed(), cpu: thread_time().saturating_sub(cpu), rss: 0 }
     }
 
     /// Medians of the times, and the largest of the resident sets.

@@ -99,11 +99,23 @@ impl Backups {
 /// Those that store in directories, set up for a server that runs.
 pub fn others(scratch: &Scratch, cluster: &Cluster) -> Vec<Contender<'static>> {
     let all = [
-        pgbackrest::set_up(scratch, cluster),
+        pgbackrest::set_up(scratch, cluster, &pgbackrest::SYNC),
         wal_g::set_up(scratch, cluster, &wal_g::WAL_G),
         wal_g::set_up(scratch, cluster, &wal_g::WAL_RUS),
     ];
     all.into_iter().flatten().collect()
+}
+
+/// What they can do with WAL besides: another codec, a cipher, more than the segment that they are called for.
+pub fn others_with_wal(scratch: &Scratch, cluster: &Cluster) -> Vec<Contender<'static>> {
+    let all = [
+        pgbackrest::set_up(scratch, cluster, &pgbackrest::SYNC_LZ4),
+        pgbackrest::set_up(scratch, cluster, &pgbackrest::ASYNC),
+        pgbackrest::set_up(scratch, cluster, &pgbackrest::ASYNC_SEALED),
+        wal_g::set_up(scratch, cluster, &wal_g::WAL_G_AHEAD),
+        wal_g::set_up(scratch, cluster, &wal_g::WAL_RUS_AHEAD),
+    ];
+    others(scratch, cluster).into_iter().chain(all.into_iter().flatten()).collect()
 }
 
 /// Who took part, in their own words; the tools are those of the system.

@@ -12,12 +12,26 @@ pub struct Program {
     place: &'static str,
     /// In `PATH`, under one of these names.
     programs: &'static [&'static str],
+    /// Segments at the same time. With more than one, a process is left behind that fetches what comes next.
+    at_once: &'static str,
 }
 
 pub const WAL_G: Program =
-    Program { name: "WAL-G, zstd, not encrypted", place: "walg", programs: &["wal-g"] };
-pub const WAL_RUS: Program =
-    Program { name: "wal-rus, zstd, not encrypted", place: "walrus", programs: &["wal-rus", "walrus"] };
+    Program { name: "WAL-G, zstd, not encrypted", place: "walg", programs: &["wal-g"], at_once: "1" };
+pub const WAL_G_AHEAD: Program =
+    Program { name: "WAL-G, zstd, not encrypted, 2 at once", place: "walg-ahead", at_once: "2", ..WAL_G };
+pub const WAL_RUS: Program = Program {
+    name: "wal-rus, zstd, not encrypted",
+    place: "walrus",
+    programs: &["wal-rus", "walrus"],
+    at_once: "1",
+};
+pub const WAL_RUS_AHEAD: Program = Program {
+    name: "wal-rus, zstd, not encrypted, 2 at once",
+    place: "walrus-ahead",
+    at_once: "2",
+    ..WAL_RUS
+};
 
 pub fn set_up(scratch: &Scratch, cluster: &Cluster, which: &Program) -> Option<Contender<'static>> {
     let program = look_for(which.programs)?;
@@ -35,7 +49,7 @@ pub fn set_up(scratch: &Scratch, cluster: &Cluster, which: &Program) -> Option<C
         command
     };
     let data_dir = cluster.data_dir().display().to_string();
-    // With more than one job, a fetch would leave a process behind that fetches what comes next, and whose time is nobody's.
+    let at_once = which.at_once;
     let (push, fetch) = (command.clone(), command.clone());
     let (full, next, into) = (command.clone(), command.clone(), command);
     let again = data_dir.clone();
@@ -43,8 +57,8 @@ pub fn set_up(scratch: &Scratch, cluster: &Cluster, which: &Program) -> Option<C
     Some(Contender {
         version: format!("{}: {version}", which.place),
         backups: Backups::Below(repository.join("basebackups_005")),
-        push: Some(Box::new(move |segment| push(&["wal-push", &text(segment)], "1"))),
-        fetch: Some(Box::new(move |name, target| fetch(&["wal-fetch", name, &text(target)], "1"))),
+        push: Some(Box::new(move |segment| push(&["wal-push", &text(segment)], at_once))),
+        fetch: Some(Box::new(move |name, target| fetch(&["wal-fetch", name, &text(target)], at_once))),
         full: Some(Box::new(move || full(&["backup-push", "--full", &data_dir], "2"))),
         increment: Some(Box::new(move || next(&["backup-push", &again], "2"))),
         restore: Some(Box::new(move |target| into(&["backup-fetch", &text(target), "LATEST"], "2"))),

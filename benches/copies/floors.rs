@@ -3,19 +3,12 @@
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
-use std::time::Instant;
 
-use walarchive_benches::{Used, thread_time};
+use walarchive_benches::Used;
 use walarchive_tests::filled::files_below;
 
-fn here(work: impl FnOnce()) -> Used {
-    let (wall, cpu) = (Instant::now(), thread_time());
-    work();
-    Used { wall: wall.elapsed(), cpu: thread_time().saturating_sub(cpu), rss: 0 }
-}
-
 pub fn digest(dir: &Path) -> Used {
-    here(|| {
+    Used::here(|| {
         let mut buffer = vec![0; 1 << 20];
         for path in files_below(dir) {
             let mut file = fs::File::open(&path).expect("open an object");
@@ -33,7 +26,7 @@ pub fn digest(dir: &Path) -> Used {
 
 /// Objects of an archive that is not encrypted are files of zstd.
 pub fn unpack(dir: &Path) -> Used {
-    here(|| {
+    Used::here(|| {
         for path in files_below(dir).into_iter().filter(|path| !path.ends_with("archive.json")) {
             let file = fs::File::open(&path).expect("open an object");
             let mut decoder = zstd::Decoder::new(file).expect("a decoder");

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use walarchive_benches::contenders::{Contender, runs};
-use walarchive_benches::{Data, Report, Table, Used, Who, smoke};
+use walarchive_benches::{Data, Report, Table, Used, Who, check_fetched, file_name, smoke};
 use walarchive_tests::filled::files_below;
 use walarchive_tests::{Cluster, Options, Product, Scratch};
 
-use crate::segments::{check, copies, make_noise, name};
+use crate::segments::{copies, make_noise};
 
 const ROUNDS: usize = 5;
 
@@ -60,7 +60,7 @@ impl Wal {
     ) -> Wal {
         let wal = scratch.dir(data.name);
         let (segments, system) = copies(data, cluster, &wal);
-        let noise = wal.join("noise").join(name(&segments[0]));
+        let noise = wal.join("noise").join(file_name(&segments[0]));
         fs::create_dir(wal.join("noise")).expect("make a directory");
         make_noise(&segments[0], &noise);
         scratch.own(&wal);
@@ -83,10 +83,10 @@ impl Wal {
         let (segment, fetched) = (self.segments[0].clone(), self.fetched.clone());
         self.contenders.retain(|contender| {
             let (Some(push), Some(fetch)) = (&contender.push, &contender.fetch) else { return false };
-            let tried = [push(&segment), fetch(&name(&segment), &fetched)];
+            let tried = [push(&segment), fetch(&file_name(&segment), &fetched)];
             let can = tried.into_iter().all(|command| runs(contender.name, command).is_some());
             if can {
-                check(&segment, &fetched);
+                check_fetched(&segment, &fetched);
             }
             can
         });
@@ -106,7 +106,7 @@ impl Wal {
                 // What was pushed last is fetched.
                 for case in &mut fetches {
                     case.used.push(Used::by((case.command)(segment)));
-                    check(segment, &self.fetched);
+                    check_fetched(segment, &self.fetched);
                 }
             }
         }
@@ -149,7 +149,7 @@ impl Wal {
     fn fetches(&self) -> Vec<Case<'_>> {
         use Who::{Floor, Ours};
         let fetch = |product: &Product, segment: &Path| {
-            let mut command = product.command_of("walarchive-fetch", &[&name(segment)]);
+            let mut command = product.command_of("walarchive-fetch", &[&file_name(segment)]);
             command.arg(&self.fetched).env("WALARCHIVE_SYSTEM_ID", &self.system);
             command
         };
@@ -169,7 +169,7 @@ impl Wal {
         for contender in &self.contenders {
             let fetch = contender.fetch.iter();
             cases.extend(fetch.map(|fetch| {
-                Case::new(contender.who, contender.name, |segment| fetch(&name(segment), &self.fetched))
+                Case::new(contender.who, contender.name, |segment| fetch(&file_name(segment), &self.fetched))
             }));
         }
         cases
@@ -196,7 +196,9 @@ impl Wal {
             // The repository keeps what it knows of itself.
             let files = files_below(&contender.repository).into_iter();
             stored.extend(
-                files.filter(|file| self.segments.iter().any(|one| name(file).starts_with(&name(one)))),
+                files.filter(|file| {
+                    self.segments.iter().any(|one| file_name(file).starts_with(&file_name(one)))
+                }),
             );
         }
         stored.iter().for_each(|file| fs::remove_file(file).expect("remove a file of ours"));

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use walarchive_benches::contenders::as_ourselves;
+use walarchive_benches::file_name;
 use walarchive_tests::find;
 
 use crate::memory;
-use crate::place::{Place, name};
+use crate::place::Place;
 
 pub struct Aws<'a> {
     place: &'a Place,
@@ -27,18 +28,18 @@ impl<'a> Aws<'a> {
             return None;
         };
         let dir = memory::compressed(place);
-        let files: Vec<PathBuf> = place.segments.iter().map(|segment| dir.join(name(segment))).collect();
+        let files: Vec<PathBuf> = place.segments.iter().map(|segment| dir.join(file_name(segment))).collect();
         fs::create_dir(place.scratch.join("down")).expect("make a directory");
         Some(Aws { place, program, files, dir })
     }
 
     pub fn upload(&self, file: &Path) -> Command {
-        self.command(&[file.as_os_str(), self.url(&format!("one/{}", name(file))).as_ref()])
+        self.command(&[file.as_os_str(), self.url(&format!("one/{}", file_name(file))).as_ref()])
     }
 
     pub fn download(&self, file: &Path) -> Command {
-        let target = self.place.scratch.join("down").join(name(file));
-        self.command(&[self.url(&format!("one/{}", name(file))).as_ref(), target.as_os_str()])
+        let target = self.place.scratch.join("down").join(file_name(file));
+        self.command(&[self.url(&format!("one/{}", file_name(file))).as_ref(), target.as_os_str()])
     }
 
     pub fn upload_all(&self) -> Command {

@@ -14,7 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use walarchive_benches::contenders::{Barman, versions};
-use walarchive_benches::{AtOnce, Relay, Report, Used, Who, at_once, samples, smoke};
+use walarchive_benches::{AtOnce, Relay, Report, Used, Who, at_once, file_name, samples, smoke};
 
 use aws::Aws;
 use place::{Kind, Place};
@@ -140,7 +140,7 @@ fn fetches<'a>(place: &'a Place, aws: Option<&'a Aws<'a>>, barman: Option<&'a Ba
     }
     if let Some(barman) = barman {
         let segments = few(&place.segments);
-        let get = |segment: &PathBuf| barman.fetch(&place::name(segment), &place.fetched(segment));
+        let get = |segment: &PathBuf| barman.fetch(&file_name(segment), &place.fetched(segment));
         let run = move || per(place, at_once(1, &segments, get, |segment| place.check_fetched(segment)));
         cases.push(case(Who::Other, barman.name("restore"), run));
     }

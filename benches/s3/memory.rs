@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use walarchive_benches::{compress, open, seal, thread_time};
+use walarchive_benches::{compress, file_name, open, seal, thread_time};
 use walarchive_core::cipher::age::{AgeCipher, Identity};
 use walarchive_core::cipher::{Cipher, Plain};
 use walarchive_core::codec::CodecSpec;
 
-use crate::place::{Place, name};
+use crate::place::Place;
 use crate::report::{Batches, Unit};
 
 /// The argument that makes this program the process of its own.
@@ -42,7 +42,7 @@ pub fn add(place: &Place, report: &mut Batches) {
         let cpu = Duration::from_secs_f64(seconds.parse().expect("seconds"));
         report.add_in_memory(name, Unit { wall: cpu, cpu, rss: 0 });
     }
-    let sizes = place.segments.iter().map(|segment| compressed(place).join(name(segment)));
+    let sizes = place.segments.iter().map(|segment| compressed(place).join(file_name(segment)));
     let stored: u64 = sizes.map(|file| fs::metadata(file).expect("a compressed segment").len()).sum();
     report.stored(stored, place.segments.len());
 }
@@ -76,7 +76,7 @@ pub fn measure(wal: &Path) {
             taken[at] = (name, taken[at].1 + thread_time().saturating_sub(begun));
         };
         add(0, "the codec alone", &mut || compress(codec, &plain, &mut content));
-        fs::write(out.join(name(&path)), &content).expect("write a compressed segment");
+        fs::write(out.join(file_name(&path)), &content).expect("write a compressed segment");
         let ciphers: [(&dyn Cipher, _, _); 2] = [
             (&age, "sealed, age", "opened, age"),
             (&Plain, "sealed, not encrypted", "opened, not encrypted"),

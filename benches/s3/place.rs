@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use walarchive_benches::{Data, smoke, system_id, write_batch};
+use walarchive_benches::{Batch, Data, file_name, smoke, system_id};
 use walarchive_tests::stores::{self, Bucket};
 use walarchive_tests::{Options, Product, Scratch};
 
@@ -43,9 +43,9 @@ impl Place {
         let pg_wal = server.join("pg_wal");
         let status = pg_wal.join("archive_status");
         fs::create_dir_all(&status).expect("make pg_wal");
-        let segments = write_batch(data, (FIRST + skipped) as u64, count, &pg_wal);
+        let segments = Batch::new((FIRST + skipped) as u64, count).write(data, &pg_wal);
         for segment in &segments {
-            fs::write(status.join(format!("{}.ready", name(segment))), "").expect("write a status file");
+            fs::write(status.join(format!("{}.ready", file_name(segment))), "").expect("write a status file");
         }
         scratch.own(&server);
         scratch.dir("fetched");
@@ -68,7 +68,7 @@ impl Place {
 
     /// As in recovery, where the system identifier is that of the data directory.
     pub fn fetch(&self, kind: Kind, segment: &Path) -> Command {
-        let mut command = self.product(kind).command_of("walarchive-fetch", &[&name(segment)]);
+        let mut command = self.product(kind).command_of("walarchive-fetch", &[&file_name(segment)]);
         command.arg(self.fetched(segment)).env("WALARCHIVE_SYSTEM_ID", &self.system);
         command
     }
@@ -85,7 +85,7 @@ impl Place {
 
     /// A segment that is not stored yet: what a segment of the batch is on the next timeline.
     pub fn one_more(&self, segment: &Path) -> PathBuf {
-        let path = self.scratch.join(name(segment).replacen("00000001", "00000002", 1));
+        let path = self.scratch.join(file_name(segment).replacen("00000001", "00000002", 1));
         let mut content = fs::read(segment).expect("a segment");
         content[4] = 2;
         fs::write(&path, content).expect("write a segment");
@@ -94,16 +94,12 @@ impl Place {
     }
 
     pub fn fetched(&self, segment: &Path) -> PathBuf {
-        self.scratch.join("fetched").join(name(segment))
+        self.scratch.join("fetched").join(file_name(segment))
     }
 
     fn product(&self, kind: Kind) -> &Product {
         &self.products[kind as usize]
     }
-}
-
-pub fn name(path: &Path) -> String {
-    path.file_name().expect("a file has a name").to_string_lossy().into_owned()
 }
 
 fn product(scratch: &Scratch, bucket: &Bucket, kind: Kind) -> Product {

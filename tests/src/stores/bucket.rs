@@ -124,6 +124,11 @@ impl Bucket {
         Raw::new(self.clone()).object_store()
     }
 
+    /// The bucket as clients reach it: through a proxy if one was set.
+    pub fn reached(&self) -> Raw {
+        Raw::new(self.clone())
+    }
+
     /// What the store really holds, past the product and whatever stands in front of the server.
     pub fn raw(&self) -> Raw {
         Raw::new(self.with_endpoint(&self.server.addr()))
