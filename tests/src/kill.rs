@@ -83,6 +83,15 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
     }
 }
 
+/// Whether every thread of a process has heard of a STOP: it takes effect a moment after it was sent.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        state_of(&stat).is_none_or(|state| matches!(state, 'T' | 'Z' | 'X'))
+    })
+}
+
 struct Process {
     parent: u32,
     state: char,
@@ -101,8 +110,15 @@ fn processes() -> Vec<(u32, Process)> {
 
 fn process(pid: u32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may contain anything; what follows the last one does not.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    Some(Process { state, parent: fields.next()?.parse().ok()? })
+    let parent = fields(&stat)?.nth(1)?.parse().ok()?;
+    Some(Process { state: state_of(&stat)?, parent })
+}
+
+/// What follows the name in parentheses, which may contain anything.
+fn fields(stat: &str) -> Option<std::str::SplitWhitespace<'_>> {
+    Some(stat.rsplit_once(')')?.1.split_whitespace())
+}
+
+fn state_of(stat: &str) -> Option<char> {
+    fields(stat)?.next()?.chars().next()
 }

@@ -128,6 +128,10 @@ fn another_cluster_is_told_apart() {
     let name = segments(&mine).into_iter().find(|name| name.len() == 24 && segments(&other).contains(name));
     let name = name.expect("a segment that both have").clone();
     let name = name.as_str();
+    // As if the servers had completed it.
+    for cluster in [&mine, &other] {
+        fs::write(cluster.data_dir().join(format!("pg_wal/archive_status/{name}.ready")), "").unwrap();
+    }
     let (own, foreign) =
         (mine.data_dir().join("pg_wal").join(name), other.data_dir().join("pg_wal").join(name));
     // A segment of the other one, in our own pg_wal.

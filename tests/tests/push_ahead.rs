@@ -221,6 +221,29 @@ fn notes_are_marked_where_that_is_wanted_but_for_the_one_that_was_asked_for() {
 }
 
 #[test]
+fn all_that_a_dead_server_has_left_is_stored() {
+    let backlog = Backlog::new(12);
+    backlog.write(HISTORY, "1\t0/9000000\tno recovery target specified\n");
+    backlog.ready(HISTORY);
+    let ready = ["wal", "push", "--ready", backlog.data_dir.to_str().unwrap()];
+    let pushed = backlog.product.json(&ready);
+    let names: Vec<&str> =
+        pushed["pushed"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    let segments: Vec<String> = (1..=12).map(|number| segment_name(1, number)).collect();
+    assert_eq!(
+        (names[0], &names[1..]),
+        (HISTORY, &segments.iter().map(String::as_str).collect::<Vec<_>>()[..])
+    );
+    assert_eq!((backlog.stored(), backlog.notes(".ready").len()), (13, 13));
+    // What comes behind a failure waits; the failure is told.
+    let backlog = Backlog::new(40);
+    backlog.write(&segment_name(1, 3), vec![7; 1 << 20]);
+    let ready = ["wal", "push", "--ready", backlog.data_dir.to_str().unwrap()];
+    assert_eq!(backlog.product.run(&ready).code, Some(4));
+    assert!((2..40).contains(&backlog.stored()), "{}", backlog.stored());
+}
+
+#[test]
 fn what_is_still_being_written_is_refused() {
     let backlog = Backlog::new(3);
     let current = segment_name(1, 4);

@@ -13,7 +13,7 @@ use walarchive_core::ops::push::{Ahead, Push, Pushed, Receipt, Receipts};
 use walarchive_core::ops::wal_list::{self, WalList};
 use walarchive_core::patience::Patience;
 use walarchive_core::postgres::datadir;
-use walarchive_core::source::{ReadySource, WalFile, WalSource};
+use walarchive_core::source::{WalFile, ready};
 use walarchive_core::wal::WalName;
 use walarchive_core::{Error, Kind, Result};
 
@@ -63,7 +63,7 @@ async fn push_now(context: Context, args: PushArgs, work: WalWork, receipts: Rec
     let ahead = Ahead { receipts, files: work.push_ahead, memory: work.memory, batch_done: work.batch_done };
     let pushed = match (&args.path, &args.ready) {
         (Some(path), _) => vec![push_one(&context, &push, &WalFile::at(path)?, &ahead, &patience).await?],
-        (None, Some(data_dir)) => push_ready(&context, &push, data_dir, &patience).await?,
+        (None, Some(data_dir)) => push_ready(&context, &push, data_dir, work.memory, &patience).await?,
         (None, None) => Vec::new(),
     };
     if archive.is_mirrored() && !pushed.is_empty() {
@@ -103,14 +103,15 @@ async fn push_ready(
     context: &Context,
     push: &Push,
     data_dir: &Path,
+    memory: u64,
     patience: &Patience,
 ) -> Result<Vec<Value>> {
-    let (mut source, mut pushed) = (ReadySource::new(data_dir), Vec::new());
-    while let Some(file) = source.next().await? {
-        let done = patience.run(|| push.run(&file)).await?;
-        source.stored(&file).await?;
-        pushed.push(of_pushed(context, &file, &done));
-    }
+    let pg_wal = data_dir.join("pg_wal");
+    let file = |name: WalName| WalFile { path: pg_wal.join(name.to_string()), name };
+    let files = ready(&pg_wal)?.into_iter().map(file).collect();
+    let mut pushed = Vec::new();
+    let each = |file, done| pushed.push(of_pushed(context, &file, &done));
+    push.run_all(files, memory, patience, each).await?;
     Ok(pushed)
 }
 

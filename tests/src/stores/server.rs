@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::kill::signal;
+use crate::kill::{is_stopped, signal};
 use crate::{Background, Port, Scratch, tree_of, wait_until};
 
 /// What a server of object storage can be told.
@@ -151,8 +151,11 @@ impl Control for Program {
         let running = self.running();
         let server = running.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name));
         // Not the keeper: it has to end the server should the test die now.
-        for pid in tree_of(server.pid()).into_iter().skip(1) {
-            signal(pid, if frozen { Signal::STOP } else { Signal::CONT });
+        let pids: Vec<u32> = tree_of(server.pid()).into_iter().skip(1).collect();
+        pids.iter().for_each(|pid| signal(*pid, if frozen { Signal::STOP } else { Signal::CONT }));
+        if frozen {
+            let all_stopped = || pids.iter().all(|pid| is_stopped(*pid));
+            wait_until(&format!("{} is frozen", self.name), Duration::from_secs(60), all_stopped);
         }
     }
 }

@@ -28,8 +28,9 @@ const IDLE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Who waits longer for a segment that is coming fetches it himself.
 const COMES_WITHIN: Duration = Duration::from_secs(60);
-/// What is not in the archive may come.
+/// What is not in the archive may come: it is looked for ever more seldom.
 const ABSENT_FOR: Duration = Duration::from_secs(1);
+const ABSENT_FOR_AT_MOST: Duration = Duration::from_secs(16);
 /// So much room, in segments, is left to the server at least.
 const ROOM: u64 = 16;
 
@@ -67,12 +68,15 @@ impl Shelf {
     }
 
     /// Takes a segment from the shelf to `dest`, in the same directory, and gives its length; one that is coming is waited for.
-    /// `None`: it is not there, and has to be fetched. Durable is what lies there, but not yet its new name: the server sees to that.
+    /// `None`: it is not there, or nobody who is alive answers for what is, and has to be fetched. Durable is what lies there, but not yet its new name: the server sees to that.
     pub fn take(&self, name: &SegmentName, dest: &Path) -> Result<Option<u64>> {
         let begun = Instant::now();
         loop {
             // Before the look at the shelf: what came in between lies there.
-            let coming = self.note(name).exists() && self.is_kept() && begun.elapsed() < COMES_WITHIN;
+            let coming = self.note(name).exists() && begun.elapsed() < COMES_WITHIN;
+            if !self.is_kept() {
+                return Ok(None);
+            }
             match fs::rename(self.place(name), dest) {
                 Ok(()) => {
                     let taken = fs::metadata(dest).map_err(|error| self.failed(error))?;
@@ -237,6 +241,7 @@ struct State {
     begun: BTreeSet<SegmentName>,
     ready: BTreeSet<SegmentName>,
     not_before: Option<Instant>,
+    absent_for: Duration,
     idle_since: Instant,
 }
 
@@ -247,6 +252,7 @@ impl State {
             begun: BTreeSet::new(),
             ready: BTreeSet::new(),
             not_before: None,
+            absent_for: ABSENT_FOR,
             idle_since: Instant::now(),
         }
     }
@@ -286,11 +292,13 @@ impl State {
     fn came(&mut self, name: SegmentName) {
         self.begun.remove(&name);
         self.ready.insert(name);
+        self.absent_for = ABSENT_FOR;
     }
 
     fn wait_for(&mut self, name: SegmentName) {
         self.begun.remove(&name);
         self.next = self.next.min(name);
-        self.not_before = Some(Instant::now() + ABSENT_FOR);
+        self.not_before = Some(Instant::now() + self.absent_for);
+        self.absent_for = (self.absent_for * 2).min(ABSENT_FOR_AT_MOST);
     }
 }

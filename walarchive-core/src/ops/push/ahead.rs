@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, future, stream};
@@ -76,41 +77,79 @@ impl Push {
         Ok((pushed, also))
     }
 
-    /// Stores what there is, in order, until something fails.
     async fn others(&self, file: &WalFile, files: Vec<WalFile>, ahead: &Ahead) -> AlsoPushed {
         let begun = Instant::now();
-        let mut also = AlsoPushed::default();
-        let (histories, rest): (Vec<_>, Vec<_>) =
-            files.into_iter().partition(|wal| matches!(wal.name, WalName::History(_)));
-        for (wave, at_once) in [(histories, 1), (rest, ahead.at_once(file))] {
-            let begun_in_time = |_: &WalFile| future::ready(begun.elapsed() < BEGUN_FOR);
-            let push = |wal: WalFile| async move {
-                let pushed = self.push_for_receipt(&wal).await;
-                (wal, pushed)
-            };
-            let mut results = stream::iter(wave).take_while(begun_in_time).map(push).buffered(at_once);
-            while let Some((wal, pushed)) = results.next().await {
-                match pushed {
-                    Ok(pushed) if also.problem.is_none() => also.pushed.push((wal, pushed)),
-                    Ok(_) => {}
-                    Err(error) => also.problem = also.problem.or(Some(error)),
-                }
-            }
-            if also.problem.is_some() {
-                break;
-            }
-        }
-        also
+        let mut pushed = Vec::new();
+        let goes_on = || begun.elapsed() < BEGUN_FOR;
+        let push = |wal: WalFile| async move {
+            let pushed = self.push_for_receipt(&wal).await;
+            (wal, pushed)
+        };
+        let each = |wal, done| pushed.push((wal, done));
+        let stored = in_order(files, at_once(ahead.memory, &file.path), goes_on, push, each).await;
+        AlsoPushed { pushed, problem: stored.err() }
+    }
+
+    /// Stores all of these files as [`run`](Push::run) does, as patiently as is said for each, with so many bytes of them on their way at
+    /// once: history files before all segments. Tells `each` of what is stored, in the order of `files`, up to the first failure.
+    pub async fn run_all(
+        &self,
+        files: Vec<WalFile>,
+        memory: u64,
+        patience: &Patience,
+        each: impl FnMut(WalFile, Pushed),
+    ) -> Result<()> {
+        let at_once = files.last().map_or(1, |last| at_once(memory, &last.path));
+        let push = |wal: WalFile| async move {
+            let pushed = patience.run(|| self.run(&wal)).await;
+            (wal, pushed)
+        };
+        in_order(files, at_once, || true, push, each).await
     }
 }
 
-impl Ahead {
-    /// How many files like `asked` have room in the memory, beside it.
-    fn at_once(&self, asked: &WalFile) -> usize {
-        let size = std::fs::metadata(&asked.path).map_or(0, |facts| facts.len()).max(1);
-        usize::try_from(self.memory / size).unwrap_or(usize::MAX).saturating_sub(1).clamp(1, AT_ONCE_MAX)
+/// Stores files, several at once, for as long as it goes on and nothing fails, and waits for what was begun.
+async fn in_order<F>(
+    files: Vec<WalFile>,
+    at_once: usize,
+    goes_on: impl Fn() -> bool,
+    push: impl Fn(WalFile) -> F,
+    mut each: impl FnMut(WalFile, Pushed),
+) -> Result<()>
+where
+    F: Future<Output = (WalFile, Result<Pushed>)>,
+{
+    let (histories, rest): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|wal| matches!(wal.name, WalName::History(_)));
+    let failed = AtomicBool::new(false);
+    for (wave, at_once) in [(histories, 1), (rest, at_once)] {
+        let mut first = None;
+        let begins = |_: &WalFile| future::ready(!failed.load(Ordering::Relaxed) && goes_on());
+        let mut results = stream::iter(wave).take_while(begins).map(&push).buffered(at_once);
+        while let Some((wal, pushed)) = results.next().await {
+            match pushed {
+                Ok(pushed) if first.is_none() => each(wal, pushed),
+                Ok(_) => {}
+                Err(error) => {
+                    failed.store(true, Ordering::Relaxed);
+                    first = first.or(Some(error));
+                }
+            }
+        }
+        if let Some(error) = first {
+            return Err(error);
+        }
     }
+    Ok(())
+}
 
+/// How many files like this one have room in so much memory, beside another one.
+fn at_once(memory: u64, path: &Path) -> usize {
+    let size = std::fs::metadata(path).map_or(0, |facts| facts.len()).max(1);
+    usize::try_from(memory / size).unwrap_or(usize::MAX).saturating_sub(1).clamp(1, AT_ONCE_MAX)
+}
+
+impl Ahead {
     /// The next files that are ready, as the server takes them, beside `asked`, and without those that there are receipts for.
     fn next(&self, asked: &WalFile) -> Result<Vec<WalFile>> {
         let Some(pg_wal) = asked.path.parent() else { return Ok(Vec::new()) };

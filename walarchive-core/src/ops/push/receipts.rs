@@ -1,6 +1,7 @@
 //! Receipts for files that were stored before the server asked for it, in a file of this machine. The call that the server makes
 //! later finds its work done.
 
+use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -17,6 +18,8 @@ use crate::source::WalFile;
 /// Older receipts are not believed: much may have happened to an archive since. The server asks within seconds.
 const BELIEVED_FOR: Duration = Duration::from_secs(600);
 const FILE_MAX: u64 = 16 << 20;
+/// So many receipts are kept beside new ones: the server asks in order, so older ones have been used.
+const KEPT: usize = 256;
 const CHUNK: usize = 256 * 1024;
 
 /// What a file's inode says. Whoever writes to the file, or puts another in its place, changes it.
@@ -103,15 +106,30 @@ impl Receipts {
         if more.is_empty() {
             return Ok(());
         }
+        let new: BTreeSet<&str> = more.iter().map(|new| new.name.as_str()).collect();
         let mut all = self.believed();
-        all.retain(|old| more.iter().all(|new| new.name != old.name));
+        all.retain(|old| !new.contains(old.name.as_str()));
+        all.drain(..all.len().saturating_sub(KEPT));
         all.extend(more);
         let bytes = serde_json::to_vec(&all)
             .map_err(|error| Error::new(Kind::Bug, "receipts cannot be written").because(error))?;
         if let Some(dir) = self.path.parent() {
             files::make_dirs(dir, 0o700)?;
+            self.remove_others(dir)?;
         }
         files::write(&self.path, 0o600, &bytes)
+    }
+
+    /// Removes what other settings have left and nobody believes any more.
+    fn remove_others(&self, dir: &Path) -> Result<()> {
+        let is_old = |path: &PathBuf| {
+            let modified = std::fs::metadata(path).and_then(|found| found.modified()).ok();
+            modified.and_then(|modified| modified.elapsed().ok()).is_some_and(|age| age > BELIEVED_FOR)
+        };
+        files::list(dir)?
+            .iter()
+            .filter(|path| **path != self.path && is_old(path))
+            .try_for_each(|path| files::remove(path))
     }
 
     /// A file that others can write to, or that is not whole, tells nothing.
@@ -221,6 +239,27 @@ mod tests {
         lying.sum ^= 1;
         made.receipts.keep(vec![lying]).unwrap();
         assert!(!made.is_acknowledged());
+    }
+
+    #[test]
+    fn used_ones_and_those_of_other_settings_do_not_pile_up() {
+        let made = made();
+        let dir = made.dir.path().join("state");
+        let other = Receipts::new(&dir, "other settings");
+        other.keep(vec![receipt(&made.wal.path, now())]).unwrap();
+        let path = &made.wal.path;
+        let named = |number: usize| Receipt { name: format!("{number}"), ..receipt(path, now()) };
+        for batch in 0..10 {
+            made.receipts.keep((batch * 64..batch * 64 + 64).map(named).collect()).unwrap();
+        }
+        let names: Vec<String> = made.receipts.names().collect();
+        let newest: Vec<String> = (640 - KEPT - 64..640).map(|number| number.to_string()).collect();
+        assert_eq!(names, newest);
+        assert!(other.path.exists());
+        let old = SystemTime::now() - BELIEVED_FOR - Duration::from_secs(1);
+        File::options().write(true).open(&other.path).unwrap().set_modified(old).unwrap();
+        made.receipts.keep(vec![named(700)]).unwrap();
+        assert!(!other.path.exists() && made.receipts.path.exists());
     }
 
     #[test]
