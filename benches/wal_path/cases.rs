@@ -19,6 +19,7 @@ pub struct Case {
     pub repository: Option<PathBuf>,
 }
 
+const AHEAD: &[(&str, &str)] = &[("WALARCHIVE_WAL_PUSH_AHEAD", "64"), ("WALARCHIVE_WAL_FETCH_AHEAD", "8")];
 /// Each call does its own segment, and no other.
 pub const NOTHING_AHEAD: &[(&str, &str)] =
     &[("WALARCHIVE_WAL_PUSH_AHEAD", "0"), ("WALARCHIVE_WAL_FETCH_AHEAD", "0")];
@@ -73,7 +74,7 @@ pub fn ours(
     let product = product(scratch, encrypted, bucket);
     let line = |program: &str, args: &[&str]| {
         let line = Line::of(&product.command_of(program, args));
-        settings.iter().fold(line, |line, (name, value)| line.with(name, value))
+        AHEAD.iter().chain(settings).fold(line, |line, (name, value)| line.with(name, value))
     };
     Case {
         name: name.to_owned(),

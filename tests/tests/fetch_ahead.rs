@@ -28,6 +28,7 @@ impl Recovery {
         let mut product = Product::new(&scratch);
         product.set("WALARCHIVE_SYSTEM_ID", &sample::SYSTEM_ID.to_string());
         product.set("WALARCHIVE_RETRY_BUDGET", "0s");
+        product.set("WALARCHIVE_WAL_FETCH_AHEAD", "8");
         let cluster = Cluster::builder(&scratch).wal_segment_mib(1).create()?;
         let before = sample::names(&cluster.data_dir().join("pg_wal"));
         let recovery = Recovery { scratch, product, cluster, before };
@@ -97,9 +98,9 @@ impl Recovery {
             .unwrap()
             .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
         pids.filter(|pid: &i32| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let variables = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             let place = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
-            place == here && line.split(|byte| *byte == 0).any(|word| word == b"--ahead")
+            place == here && variables.split(|byte| *byte == 0).any(|word| word == b"_WALARCHIVE_AHEAD=1")
         })
         .find_map(Pid::from_raw)
     }
@@ -237,6 +238,23 @@ fn it_is_for_servers_that_recover_only() {
 }
 
 #[test]
+fn whatever_becomes_of_it_is_no_crash_to_a_server() {
+    let Some(recovery) = Recovery::new(2) else { return };
+    // As the child of a server that is process 1 of a container.
+    let ends = |argument: &[&str], (name, value): (&str, &str)| {
+        let mut command = recovery.command(&segment_name(1, 1));
+        command.args(argument).env("_WALARCHIVE_AHEAD", "1").env(name, value).status().unwrap().code()
+    };
+    let nothing = ("WALARCHIVE_WAL_FETCH_AHEAD", "8");
+    assert_eq!(ends(&["--no-such-option"], nothing), Some(0));
+    assert_eq!(ends(&[], ("WALARCHIVE_CONFIG", "/no/such/file")), Some(0));
+    assert_eq!(ends(&[], ("WALARCHIVE_ARCHIVE", "file:///no/such")), Some(0));
+    fs::remove_file(recovery.data_dir().join("recovery.signal")).unwrap();
+    assert_eq!(ends(&[], nothing), Some(0));
+    assert_eq!(recovery.shelf(), None);
+}
+
+#[test]
 fn it_ends_with_its_server() {
     let Some(recovery) = Recovery::new(4) else { return };
     recovery.gets(1, 1);
@@ -248,7 +266,7 @@ fn it_ends_with_its_server() {
 #[test]
 fn a_server_recovers_and_nothing_is_left_behind() {
     let scratch = Scratch::new();
-    let product = Product::new(&scratch);
+    let product = Product::new(&scratch).but("WALARCHIVE_WAL_FETCH_AHEAD", "8");
     let Some(mut cluster) = Cluster::builder(&scratch).wal_segment_mib(1).start() else { return };
     cluster.archive_with(&product);
     cluster.psql("create table load (n int)");

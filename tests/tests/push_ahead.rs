@@ -26,7 +26,9 @@ impl Backlog {
         let mut product = Product::new(&scratch);
         product.set("WALARCHIVE_SYSTEM_ID", &sample::SYSTEM_ID.to_string());
         product.set("WALARCHIVE_RETRY_BUDGET", "0s");
+        product.set("WALARCHIVE_WAL_PUSH_AHEAD", "64");
         let data_dir = scratch.dir("data");
+        scratch.write("data/PG_VERSION", "15\n");
         ["data/pg_wal", "data/pg_wal/archive_status"].iter().for_each(|dir| drop(scratch.dir(dir)));
         let backlog = Backlog { scratch, product, data_dir };
         for number in 1..=ready {
@@ -104,6 +106,8 @@ fn what_is_ready_is_stored_with_the_first_call_and_acknowledged_later() {
         assert!(told.contains("was stored ahead"), "{told}");
     }
     assert_eq!(backlog.push(&segment_name(1, 21)).code, Some(5), "of this there is no receipt");
+    let by_hand = backlog.path(&segment_name(1, 2));
+    assert_eq!(backlog.product.run(&["wal", "push", by_hand.to_str().unwrap()]).code, Some(5));
     backlog.away(false);
     let dest = backlog.scratch.dir("fetched").join("segment");
     for number in 1..=20 {
@@ -256,7 +260,11 @@ fn what_is_still_being_written_is_refused() {
     assert_eq!(backlog.push(&current).code, Some(3));
     backlog.write(&segment_name(1, 5), segment(1, 5, 1));
     backlog.pushes(&current);
-    // A copy elsewhere is whatever its owner says that it is.
+    backlog.write(&segment_name(1, 6), segment(1, 6, 1));
+    assert_eq!(backlog.push(&segment_name(1, 6)).code, Some(3));
+    // A copy elsewhere is whatever its owner says that it is, with all that belongs to it.
+    fs::remove_file(backlog.data_dir.join("PG_VERSION")).unwrap();
+    backlog.pushes(&segment_name(1, 6));
     let copy = backlog.scratch.write(segment_name(1, 5), segment(1, 5, 1));
     backlog.product.ok(&["wal", "push", copy.to_str().unwrap()]);
 }
@@ -264,7 +272,7 @@ fn what_is_still_being_written_is_refused() {
 #[test]
 fn a_server_that_is_behind_catches_up() {
     let scratch = Scratch::new();
-    let product = Product::new(&scratch);
+    let product = Product::new(&scratch).but("WALARCHIVE_WAL_PUSH_AHEAD", "64");
     let builder = Cluster::builder(&scratch).wal_segment_mib(1).conf("max_wal_size = 1GB");
     let Some(cluster) = builder.start() else { return };
     cluster.psql("create table load (n int)");

@@ -25,17 +25,16 @@ const RECOVERED: &str = "RECOVERYXLOG";
 /// More at once would only keep the first one waiting.
 const AT_ONCE: usize = 4;
 
+/// A variable of the process that fetches ahead.
+const AHEAD: &str = "_WALARCHIVE_AHEAD";
+
 /// `wal fetch`
 pub(crate) fn fetch(context: Context, caller: Caller, args: FetchArgs) -> Result<u8> {
     // restore_command runs in the data directory.
     let here = datadir::system_id_of(Path::new("."))?.map(SystemId);
     let ahead = Ahead::of(&context, &args, here)?;
-    if args.ahead {
-        return match ahead {
-            // Nobody waits for it; it may end as a child of the server, to which other codes mean a crash.
-            Some(ahead) => Ok(block_on(ahead.keep(&context, here)).map_or(0, |()| 0)),
-            None => Err(Error::usage("--ahead is for the data directory of a server that recovers")),
-        };
+    if is_ahead() {
+        return ahead.map_or(Ok(()), |ahead| block_on(ahead.keep(&context, here))).map(|()| 0);
     }
     // Before anything is set up: this is to take a few milliseconds.
     let ready = ahead.as_ref().and_then(|ahead| ahead.shelf.take(&ahead.name, &args.dest).ok().flatten());
@@ -131,11 +130,17 @@ fn recovers() -> bool {
     signalled && matches!(datadir::running_server(Path::new(".")), Ok(Some(_)))
 }
 
+/// Whether this is the process that fetches ahead. Nobody waits for it, but the server may be its parent in the end: to that, any code
+/// but 0 means that one of its own has crashed.
+pub(crate) fn is_ahead() -> bool {
+    std::env::var_os(AHEAD).is_some()
+}
+
 /// Starts this program once more, in a group of its own: what the server sends to this call is not for it.
 fn start() -> Result<()> {
     let failed = |error| Error::io("cannot start another process", error);
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-    command.args(std::env::args_os().skip(1)).arg("--ahead").process_group(0);
+    command.args(std::env::args_os().skip(1)).env(AHEAD, "1").process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().map(drop).map_err(failed)
 }

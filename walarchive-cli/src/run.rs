@@ -90,6 +90,15 @@ fn guarded<C: Parser>(
     about: impl FnOnce(&C) -> (Global, Caller),
     run: impl FnOnce(C, Context) -> Result<u8>,
 ) -> ExitCode {
+    let code = run_guarded(caller, about, run);
+    if fetch::is_ahead() { ExitCode::SUCCESS } else { code }
+}
+
+fn run_guarded<C: Parser>(
+    caller: Caller,
+    about: impl FnOnce(&C) -> (Global, Caller),
+    run: impl FnOnce(C, Context) -> Result<u8>,
+) -> ExitCode {
     let cli = match C::try_parse() {
         Ok(cli) => cli,
         Err(error) => return misunderstood(&error, caller),

@@ -38,12 +38,19 @@ pub(crate) fn push(context: Context, args: PushArgs) -> Result<u8> {
             let _ = Shelf::remove_left(pg_wal);
         }
         // Before anything is set up: this is to take a few milliseconds.
-        if let Some(receipt) = receipts.acknowledge(&file) {
+        let known = is_by_server(&context, &args).then(|| receipts.acknowledge(&file)).flatten();
+        if let Some(receipt) = known {
             return told(&context, &args, &[of_receipt(&context, &file, &receipt)]);
         }
     }
     step_back(&context, &work)?;
     block_on(push_now(context, args, work, receipts))
+}
+
+/// Whether the server calls, as far as can be seen: who pushes a file by hand, or elsewhere, means this one, and wants it pushed.
+fn is_by_server(context: &Context, args: &PushArgs) -> bool {
+    let in_pg_wal = args.path.as_ref().is_some_and(|path| path.parent() == Some(Path::new("pg_wal")));
+    in_pg_wal && !context.settings.names_archive_by_flag()
 }
 
 async fn push_now(context: Context, args: PushArgs, work: WalWork, receipts: Receipts) -> Result<u8> {
@@ -60,7 +67,8 @@ async fn push_now(context: Context, args: PushArgs, work: WalWork, receipts: Rec
         codec: context.settings.wal_codec()?,
         system: expected_system(&context)?,
     };
-    let ahead = Ahead { receipts, files: work.push_ahead, memory: work.memory, batch_done: work.batch_done };
+    let files = if is_by_server(&context, &args) { work.push_ahead } else { 0 };
+    let ahead = Ahead { receipts, files, memory: work.memory, batch_done: work.batch_done };
     let pushed = match (&args.path, &args.ready) {
         (Some(path), _) => vec![push_one(&context, &push, &WalFile::at(path)?, &ahead, &patience).await?],
         (None, Some(data_dir)) => push_ready(&context, &push, data_dir, work.memory, &patience).await?,

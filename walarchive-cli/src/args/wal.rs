@@ -36,7 +36,4 @@ pub struct FetchArgs {
     pub name: WalName,
     /// Where it goes (%p of restore_command)
     pub dest: PathBuf,
-    /// Fetch what recovery will ask for after NAME, for as long as it goes on
-    #[arg(long, hide = true)]
-    pub ahead: bool,
 }

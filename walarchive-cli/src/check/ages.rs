@@ -5,7 +5,8 @@ use serde_json::json;
 use walarchive_core::archive::{Archive, Catalog};
 use walarchive_core::ops::copy::{CopyRequest, Wanted, lag};
 use walarchive_core::retention::dumps::by_content;
-use walarchive_core::source::{Waiting, waiting};
+use walarchive_core::source::{Waiting, ready, waiting};
+use walarchive_core::wal::WalName;
 use walarchive_core::{Error, Result};
 
 use super::retention::lost_packs;
@@ -186,7 +187,8 @@ pub(super) async fn drill(context: &Context, limits: &Limits) -> Result<Found> {
 /// Gaps in the WAL, and how long files have been waiting to be archived.
 pub(super) async fn wal(context: &Context, limits: &Limits) -> Result<Found> {
     let archive = context.archive().await?;
-    let past = context.catalog(&archive).await?.past().await?;
+    let catalog = context.catalog(&archive).await?;
+    let past = catalog.past().await?;
     let segments: usize = past.wal.segments.values().map(std::collections::BTreeSet::len).sum();
     if segments == 0 {
         return Ok(Found::new(Status::Critical, "no WAL is stored"));
@@ -198,7 +200,11 @@ pub(super) async fn wal(context: &Context, limits: &Limits) -> Result<Found> {
             "how long WAL waits to be archived cannot be told without the data directory (PGDATA)",
         ),
     };
-    let missing = past.missing();
+    // What the server has still to archive is not missing, though later segments may be stored.
+    let waits =
+        context.settings.data_dir().and_then(|dir| ready(&dir.join("pg_wal")).ok()).unwrap_or_default();
+    let mut missing = catalog.missing(&past).await?;
+    missing.retain(|name| !waits.contains(&WalName::Segment(*name)));
     if let Some(first) = missing.first() {
         let count = many(missing.len(), "segment");
         found.but(Status::Critical, &format!("{count} of stored WAL missing, the first is {first}"));

@@ -1,6 +1,7 @@
 //! The WAL that is stored of a cluster: which stretches of the past it leads through, and what is missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::{Backup, Catalog, ObjectKind, Place, StoredWal};
 use crate::error::{Error, Kind, Result};
@@ -48,6 +49,35 @@ impl Catalog {
             None => Stored::default(),
         };
         Ok(Past { wal, size, histories, continuous, problems })
+    }
+}
+
+/// Between two looks at what is missing.
+const PAUSE: Duration = Duration::from_secs(2);
+/// How often it is looked at while more WAL is stored.
+const LOOKS: usize = 8;
+
+impl Catalog {
+    /// What is [missing](Past::missing), and was still when it was looked for again: a server that catches up stores several segments at
+    /// once, and any of them may be there first. Takes two seconds when something is missing, and a few more while segments come.
+    pub async fn missing(&self, past: &Past) -> Result<Vec<SegmentName>> {
+        let count = |wal: &StoredWal| wal.segments.values().map(BTreeSet::len).sum::<usize>();
+        let (mut missing, mut before) = (past.missing(), count(&past.wal));
+        for _ in 0..LOOKS {
+            if missing.is_empty() {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+            let later = self.past().await?;
+            let still: BTreeSet<SegmentName> = later.missing().into_iter().collect();
+            missing.retain(|name| still.contains(name));
+            let now = count(&later.wal);
+            if now == before {
+                break;
+            }
+            before = now;
+        }
+        Ok(missing)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use super::{ARCHIVE, ARCHIVE_POLICY, STATE_DIR, STORE_RETRY_BUDGET, Settings};
+use super::{ARCHIVE, ARCHIVE_POLICY, CLUSTER, STATE_DIR, STORE_RETRY_BUDGET, Settings};
 use crate::behind::Notes;
 use crate::error::{Error, Result};
 use crate::patience::Patience;
@@ -20,6 +20,13 @@ impl Settings {
         self.text(&ARCHIVE).ok_or_else(|| {
             Error::usage("no archive is named").hint("set --archive, WALARCHIVE_ARCHIVE or 'archive' in the settings file, for example file:///srv/archive")
         })
+    }
+
+    /// Whether a flag names the archive or the cluster.
+    pub fn names_archive_by_flag(&self) -> bool {
+        [ARCHIVE, CLUSTER]
+            .iter()
+            .any(|setting| self.values.get(setting.key).is_some_and(|(_, place)| place.starts_with("--")))
     }
 
     /// The same settings, of another archive.

@@ -27,8 +27,6 @@ pub struct WalWork {
     pub ionice: Option<(String, Option<u8>)>,
 }
 
-const PUSH_AHEAD: usize = 64;
-const FETCH_AHEAD: usize = 8;
 const JOBS_MAX: usize = 8;
 const MEMORY: u64 = 128 << 20;
 /// The database gets three times the time of an archiver that wants the same processor.
@@ -50,9 +48,9 @@ impl Settings {
                     .hint("0 to 19; 0 is that of the caller")),
             };
         Ok(WalWork {
-            push_ahead: self.parsed(&WAL_PUSH_AHEAD, PUSH_AHEAD, count)?,
+            push_ahead: self.parsed(&WAL_PUSH_AHEAD, 0, count)?,
             batch_done: self.parsed(&WAL_BATCH_DONE, false, yes)?,
-            fetch_ahead: self.parsed(&WAL_FETCH_AHEAD, FETCH_AHEAD, count)?,
+            fetch_ahead: self.parsed(&WAL_FETCH_AHEAD, 0, count)?,
             jobs: self.parsed(&WAL_JOBS, processors(), jobs)?,
             memory: self.parsed(&WAL_MEMORY, MEMORY, |text| bytes("memory", text))?,
             nice: self.parsed(&WAL_NICE, NICE, nice)?,

@@ -26,6 +26,8 @@ const COMING: &str = "coming";
 /// Without a call for so long, nobody is served any more.
 const IDLE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Where nobody has asked for a second.
+const LOOK_SELDOM: Duration = Duration::from_millis(100);
 /// Who waits longer for a segment that is coming fetches it himself.
 const COMES_WITHIN: Duration = Duration::from_secs(60);
 /// What is not in the archive may come: it is looked for ever more seldom.
@@ -103,10 +105,12 @@ impl Shelf {
     /// Removes what somebody who was killed has left in a `pg_wal`.
     pub fn remove_left(pg_wal: &Path) -> Result<()> {
         let shelves = pg_wal.join(SHELF);
-        if !shelves.exists() {
+        // Of nothing but what was made here: whatever else has the name, or is linked to from there, is somebody's.
+        let is_dir = |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+        if !is_dir(&shelves) {
             return Ok(());
         }
-        for dir in files::list(&shelves)? {
+        for dir in files::list(&shelves)?.into_iter().filter(|dir| is_dir(dir) && is_digest(dir)) {
             let shelf = Shelf { dir };
             if !shelf.is_kept() {
                 shelf.remove()?;
@@ -149,7 +153,7 @@ impl Shelf {
                     // Whoever asks for it gets to know why.
                     Err(_) => state.wait_for(name),
                 },
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(state.pause()) => {}
             }
         }
     }
@@ -227,6 +231,12 @@ impl Shelf {
     }
 }
 
+/// Whether a directory is named as [`Shelf::beside`] does.
+fn is_digest(dir: &Path) -> bool {
+    let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// What is seen of a shelf.
 struct Look {
     ready: BTreeSet<SegmentName>,
@@ -276,7 +286,7 @@ impl State {
     fn another(&mut self, look: &Look, keeping: &Keeping) -> Result<Option<SegmentName>> {
         let room = (self.begun.len() as u64 + ROOM).saturating_mul(keeping.size.bytes());
         if self.ready.len() + self.begun.len() >= keeping.segments
-            || self.begun.len() >= keeping.at_once
+            || self.begun.len() >= if self.is_at_the_end() { 1 } else { keeping.at_once }
             || self.not_before.is_some_and(|moment| moment > Instant::now())
             || look.free < room
         {
@@ -287,6 +297,15 @@ impl State {
         }
         self.begun.insert(self.next);
         Ok(Some(self.next))
+    }
+
+    /// Whether the last one that was looked for was not there.
+    fn is_at_the_end(&self) -> bool {
+        self.absent_for > ABSENT_FOR
+    }
+
+    fn pause(&self) -> Duration {
+        if self.idle_since.elapsed() > Duration::from_secs(1) { LOOK_SELDOM } else { LOOK_EVERY }
     }
 
     fn came(&mut self, name: SegmentName) {

@@ -156,6 +156,9 @@ impl Ahead {
         if !pg_wal.join(format!("archive_status/{}.ready", asked.name)).exists() {
             return Ok(Vec::new());
         }
+        if !self.batch_done {
+            self.receipts.prove()?;
+        }
         let stored: BTreeSet<String> = self.receipts.names().collect();
         let wanted = |name: &WalName| {
             *name != asked.name && !matches!(name, WalName::Partial(_)) && !stored.contains(&name.to_string())

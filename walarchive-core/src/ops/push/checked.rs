@@ -155,6 +155,10 @@ fn check_first_page(segment: &SegmentName, file: &mut File, path: &Path, len: u6
 /// note about is complete only if the next segment was begun.
 fn refuse_unfinished(segment: &SegmentName, path: &Path, len: u64) -> Result<()> {
     let Some(dir) = path.parent() else { return Ok(()) };
+    // A copy of a pg_wal is what its owner says that it is: nobody goes on writing to it.
+    if !dir.parent().is_some_and(|data_dir| data_dir.join("PG_VERSION").exists()) {
+        return Ok(());
+    }
     let status = dir.join("archive_status");
     let noted = |end: &str| status.join(format!("{segment}.{end}")).exists();
     if !status.is_dir() || noted("ready") || noted("done") {
@@ -174,7 +178,7 @@ fn refuse_unfinished(segment: &SegmentName, path: &Path, len: u64) -> Result<()>
     .on(path.display())
     .hint(format!(
         "the server has neither noted it as complete (archive_status/{segment}.ready) nor begun the next one; SELECT pg_switch_wal() completes it, \
-         and archive_command is asked for it then"
+         and archive_command is asked for it then; of a server that will never run again, push a copy in another directory"
     )))
 }
 

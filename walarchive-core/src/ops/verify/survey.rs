@@ -65,7 +65,7 @@ impl Survey {
         }
         survey.look_for_packs().await?;
         survey.forget_what_was_deleted().await?;
-        survey.look_for_wal(request.only.is_some());
+        survey.look_for_wal(request.only.is_some()).await?;
         survey.look_at_heads().await?;
         if let (Some(memory), None) = (memory, &request.only) {
             survey.compare(memory);
@@ -250,11 +250,11 @@ impl Survey {
     }
 
     /// Segments must be there that lie between others, and those that backups need.
-    fn look_for_wal(&mut self, only_needed: bool) {
+    async fn look_for_wal(&mut self, only_needed: bool) -> Result<()> {
         let mut missing = Vec::new();
         for room in &self.rooms {
             let Some(past) = &room.past else { continue };
-            let between = if only_needed { Vec::new() } else { past.missing() };
+            let between = if only_needed { Vec::new() } else { room.catalog.missing(past).await? };
             let mut keys: Vec<String> =
                 between.into_iter().map(|name| room.catalog.place.wal(&WalName::Segment(name))).collect();
             keys.extend(room.manifests.iter().flat_map(|written| room.wal_of(written)));
@@ -264,6 +264,7 @@ impl Survey {
         for key in missing {
             self.problem("missing", &key, "a WAL segment is not there".to_owned());
         }
+        Ok(())
     }
 
     /// Looks at the heads of what is told by its name alone: pins, and the newest segment of each timeline.
