@@ -203,6 +203,12 @@ fn whoever_fetches_ahead_may_be_killed_at_any_moment() {
     let mut push = recovery.product.command_of("walarchive-push", &[&format!("pg_wal/{name}")]);
     assert_eq!(push.current_dir(recovery.data_dir()).status().unwrap().code(), Some(0));
     assert_eq!(recovery.shelf(), None);
+    // What else has the name, or is linked to, is somebody's.
+    let precious = recovery.scratch.dir("precious");
+    recovery.scratch.dir(format!("precious/{}", "a".repeat(32)));
+    std::os::unix::fs::symlink(&precious, recovery.data_dir().join("pg_wal").join(SHELF)).unwrap();
+    assert!(push.status().unwrap().success());
+    assert_eq!(sample::names(&precious).len(), 1);
 }
 
 #[test]

@@ -102,7 +102,12 @@ async fn push_one(
         of_pushed(context, file, pushed);
     }
     if let Some(problem) = &also.problem {
-        context.output.detail(&format!("not all that is ready was stored ahead: {}", problem.story()));
+        let told = format!("not all that is ready was stored ahead: {}", problem.story());
+        match also.pushed.is_empty() && problem.kind() == Kind::Local {
+            // Nobody would ever know that it does nothing.
+            true => context.output.warning(&told),
+            false => context.output.detail(&told),
+        }
     }
     Ok(told)
 }
